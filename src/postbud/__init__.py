@@ -1,0 +1,1 @@
+"""Postbud: an outbound mail relay that loses nothing and keeps its own spam policy by code."""
