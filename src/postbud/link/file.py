@@ -1,0 +1,263 @@
+"""The directory as a TOML file (`accounts.toml`), followed when it changes: how a standalone relay learns its accounts.
+
+Owns the file format (documented in `docs/settings.md`). A file that does not parse never replaces one that did: the relay
+goes on with what it has and says so. Secrets' hashes and keys are read with the file; key files are named relative to it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from postbud.link.replica import Directory, Replica
+from postbud.model.account import Account, Credential, DkimKey, Domain, Kind, Server, Status
+from postbud.model.ids import AccountId, CredentialId, ServerId
+from postbud.model.mailbox import Mailbox, MailboxError, parse_domain
+from postbud.model.settings import SettingsError, convert
+
+FOLLOW_SECONDS = 0.25
+_MODES = ("off", "shadow", "enforce")
+_WIDEST = {4: 24, 6: 56}  # a network credential is at most this wide
+
+
+class DkimEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[account.domain.dkim]]`."""
+
+    selector: str
+    key_file: str
+
+
+class DomainEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[account.domain]]`."""
+
+    name: str
+    dkim: list[DkimEntry] = []
+
+
+class CredentialEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[account.server.credential]]`."""
+
+    id: str
+    username: str | None = None
+    secret_hash: str | None = None
+    networks: list[str] = []
+    status: Status = Status.ACTIVE
+    allow_from: list[str] = []
+    hourly_cap: int | None = None
+    normalise_line_ends: bool = False
+    allow_null_reverse_path: bool = False
+
+
+class ServerEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[account.server]]`."""
+
+    id: str
+    kind: Kind = Kind.TRANSACTIONAL
+    status: Status = Status.ACTIVE
+    pool: str | None = None
+    credential: list[CredentialEntry] = []
+
+
+class AccountEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[account]]`."""
+
+    id: str
+    name: str = ""
+    status: Status = Status.ACTIVE
+    block_reference: str | None = None
+    suppression_file: str | None = None
+    domain: list[DomainEntry] = []
+    server: list[ServerEntry] = []
+
+
+class PolicyEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[policy]]`: how one rule acts."""
+
+    rule: str
+    mode: str
+
+
+class DirectoryFile(msgspec.Struct, forbid_unknown_fields=True):
+    """`accounts.toml` whole."""
+
+    account: list[AccountEntry] = []
+    suppression_file: str | None = None
+    policy: list[PolicyEntry] = []
+
+
+def load(path: Path, check_key: Callable[[bytes], str | None]) -> Directory:
+    """Read a directory file. `check_key` tells what is wrong with a PEM, or None.
+
+    A key that is missing or broken does not stop the load: its domain is held instead of sent unsigned.
+
+    Raises:
+        SettingsError: The file is missing, no TOML, or says something that cannot be.
+    """
+    try:
+        tree = msgspec.toml.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error
+    file = convert(tree, DirectoryFile, path.name)
+    folder = path.parent
+    try:
+        for entry in file.policy:
+            if entry.mode not in _MODES:
+                raise ValueError(f"policy {entry.rule}: mode is one of {', '.join(_MODES)}")
+        return Directory.of(
+            [_account(entry, folder, check_key) for entry in file.account],
+            suppressed=_suppressions(file.suppression_file, folder),
+            suppressed_by_account={
+                AccountId(entry.id): _suppressions(entry.suppression_file, folder)
+                for entry in file.account
+                if entry.suppression_file
+            },
+            policy_modes={entry.rule: entry.mode for entry in file.policy},
+        )
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error
+
+
+def _account(entry: AccountEntry, folder: Path, check_key: Callable[[bytes], str | None]) -> Account:
+    return Account(
+        id=AccountId(entry.id),
+        name=entry.name,
+        status=entry.status,
+        domains=tuple(
+            Domain(_domain_name(domain.name), tuple(_key(key, folder, check_key) for key in domain.dkim))
+            for domain in entry.domain
+        ),
+        servers=tuple(
+            Server(
+                id=ServerId(server.id),
+                kind=server.kind,
+                status=server.status,
+                pool=server.pool,
+                credentials=tuple(_credential(credential) for credential in server.credential),
+            )
+            for server in entry.server
+        ),
+        block_reference=entry.block_reference,
+    )
+
+
+def _domain_name(name: str) -> str:
+    try:
+        return parse_domain(name)
+    except MailboxError as error:
+        raise ValueError(f"domain {name!r}: {error.why}") from error
+
+
+def _key(entry: DkimEntry, folder: Path, check_key: Callable[[bytes], str | None]) -> DkimKey:
+    try:
+        pem = (folder / entry.key_file).read_bytes()
+    except OSError as error:
+        return DkimKey(entry.selector, None, f"key file {entry.key_file}: {error.strerror}")
+    problem = check_key(pem)
+    return DkimKey(entry.selector, pem if problem is None else None, problem)
+
+
+def _credential(entry: CredentialEntry) -> Credential:
+    name = f"credential {entry.id}"
+    if (entry.username is None) != (entry.secret_hash is None):
+        raise ValueError(f"{name}: username and secret_hash go together")
+    if entry.username is None and not entry.networks:
+        raise ValueError(f"{name}: needs a username with a secret_hash, or networks")
+    if entry.secret_hash is not None:
+        scheme, _, rest = entry.secret_hash.partition("$")
+        salt, _, digest = rest.partition("$")
+        if scheme != "sha256" or len(digest) != hashlib.sha256().digest_size * 2 or not _is_hex(salt + digest):
+            raise ValueError(f"{name}: secret_hash is sha256$<salt hex>$<digest hex>; `postbud credential hash` makes one")
+    for allowed in entry.allow_from:
+        if not allowed.startswith("@"):
+            Mailbox.parse(allowed, smtputf8=True)
+    return Credential(
+        id=CredentialId(entry.id),
+        username=entry.username,
+        secret_hash=entry.secret_hash,
+        networks=tuple(_network(text, name) for text in entry.networks),
+        status=entry.status,
+        allow_from=tuple(allowed.lower() for allowed in entry.allow_from),
+        hourly_cap=entry.hourly_cap,
+        normalise_line_ends=entry.normalise_line_ends,
+        allow_null_reverse_path=entry.allow_null_reverse_path,
+    )
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        bytes.fromhex(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _network(text: str, name: str) -> IPv4Network | IPv6Network:
+    network = ip_network(text)
+    if network.prefixlen < _WIDEST[network.version]:
+        raise ValueError(f"{name}: network {text} is wider than /{_WIDEST[network.version]}")
+    return network
+
+
+def _suppressions(name: str | None, folder: Path) -> frozenset[str]:
+    if name is None:
+        return frozenset()
+    keys = set()
+    for number, line in enumerate((folder / name).read_text(encoding="utf-8").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            keys.add(Mailbox.parse(text, smtputf8=True).key())
+        except MailboxError as error:
+            raise ValueError(f"{name} line {number}: {error.why}") from error
+    return frozenset(keys)
+
+
+class FileFollower:
+    """Keeps a replica as the file says, looking for changes four times a second (by content, so a touch is no change)."""
+
+    def __init__(
+        self,
+        path: Path,
+        replica: Replica,
+        check_key: Callable[[bytes], str | None],
+        on_problem: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._replica = replica
+        self._check_key = check_key
+        self._on_problem = on_problem
+        self._seen = self._fingerprint()
+        self.problem: str | None = None
+
+    def _fingerprint(self) -> Any:
+        """Change of this value means that the file, a key or a suppression file beside it was written."""
+        found = []
+        for path in (self._path, *self._path.parent.glob("*.pem"), *self._path.parent.glob("*suppress*")):
+            try:
+                state = path.stat()
+            except OSError:
+                continue
+            found.append((path.name, state.st_mtime_ns, state.st_size, state.st_ino))
+        return sorted(found)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            fingerprint = self._fingerprint()
+            if fingerprint == self._seen:
+                continue
+            self._seen = fingerprint
+            try:
+                directory = await asyncio.to_thread(load, self._path, self._check_key)
+            except SettingsError as error:
+                self.problem = str(error)
+                self._on_problem(self.problem)
+                continue
+            self.problem = None
+            self._replica.replace(directory)
