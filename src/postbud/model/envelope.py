@@ -53,6 +53,22 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class MailParameters:
+    """The parameters of one MAIL command (RFC 1870, 3461, 4954, 6152, 6531, 8689). `auth` is "<>" or a mailbox's text."""
+
+    size: int | None = None
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+    require_tls: bool = False
+    ret_full: bool = False
+    envid: str | None = None  # decoded xtext
+    auth: str | None = None
+
+
+NO_PARAMETERS = MailParameters()
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """Who is speaking: as seen by us. `helo` is the peer's own claim."""
 
