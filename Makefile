@@ -4,10 +4,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 WORKERS ?= 2
 FUZZ_SECONDS ?= 30
 SOAK_FUZZ_SECONDS ?= 600
+# What is held to `ruff format`; "." once everything passes.
+FORMATTED ?= fuzz/run.py tests/architecture tests/conftest.py
 
 .PHONY: help run test check lint coverage soak fuzz bench lock clean debian npm
 .DEFAULT_GOAL := help
