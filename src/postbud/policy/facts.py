@@ -85,15 +85,15 @@ def gather(
 
 
 def _text(section: HeaderSection, name: bytes) -> str | None:
-    values = section.get_all(name)
-    return values[0].decode("utf-8", "replace").strip() if values else None
+    value = section.value(name)
+    return value.decode("utf-8", "replace") if value is not None else None
 
 
 def _addresses(section: HeaderSection, name: bytes) -> AddressField:
-    values = section.get_all(name)
-    if not values:
+    value = section.value(name)
+    if value is None:
         return ABSENT
     try:
-        return AddressField(present=True, mailboxes=tuple(parse_mailbox_list(values[0], _MAX_MAILBOXES)))
+        return AddressField(present=True, mailboxes=tuple(parse_mailbox_list(value, _MAX_MAILBOXES)))
     except AddressError as error:
         return AddressField(present=True, problem=str(error))

@@ -1,0 +1,1 @@
+"""Shaping: when and how much, decided purely. Clock and dice are arguments."""

@@ -1,0 +1,1 @@
+"""Telemetry: logs and metrics. Knows shapes, no sender of them."""

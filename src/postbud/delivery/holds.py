@@ -1,0 +1,151 @@
+"""Holding and releasing queued mail: by the account's standing, by its keys, by people, and by the clock.
+
+Walks the spool in pages; each page is one commit. Idempotent: what is already so is left as it is.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from postbud.delivery.notify import Notifier
+from postbud.delivery.record import Change, Recorder
+from postbud.delivery.scheduler import Scheduler
+from postbud.link.replica import Replica
+from postbud.model.account import SYSTEM_ACCOUNT, Status
+from postbud.model.delivery import Delivery, Hold, Message, State
+from postbud.model.event import Event, EventKind
+from postbud.model.ids import DeliveryId
+from postbud.shaping.holding import held_too_long, hold, release
+from postbud.spool.sqlite import Spool
+from postbud.spool.values import Batch, Damaged, Filter, Unknown
+
+_PAGE = 500
+_STANDING_HOLDS = frozenset({Hold.BLOCK, Hold.PAUSE})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one delivery: events of its own, or a final change with its event."""
+
+    events: list[Event] = field(default_factory=list)
+    change: Change | None = None
+
+
+class Holds:
+    """Keeps `held_by` true to the directory, to people's wishes and to the maxima."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        scheduler: Scheduler,
+        replica: Replica,
+        recorder: Recorder,
+        notifier: Notifier,
+        has_key: Callable[[Message], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._spool = spool
+        self._scheduler = scheduler
+        self._replica = replica
+        self._recorder = recorder
+        self._notifier = notifier
+        self._has_key = has_key
+        self._clock = clock
+
+    async def review(self) -> int:
+        """Go over everything held: release what nothing holds any more, expire what was held too long."""
+        return await self._walk(Filter(held=True), self._review_one)
+
+    async def hold(self, wanted: Filter) -> int:
+        """Hold by an operator's word what is queued and not under way."""
+        return await self._walk(wanted, lambda message, delivery: self._hold_one(message, delivery, Hold.OPERATOR))
+
+    async def release(self, wanted: Filter) -> int:
+        """Take an operator's hold away."""
+        return await self._walk(wanted, lambda message, delivery: self._release(message, delivery, {Hold.OPERATOR}))
+
+    async def retry(self, wanted: Filter) -> int:
+        """Make due now what waits for its next attempt."""
+        return await self._walk(wanted, self._retry_one)
+
+    async def cancel(self, wanted: Filter) -> int:
+        """End deliveries that are not under way, as `cancelled`."""
+        return await self._walk(wanted, self._cancel_one)
+
+    async def _walk(self, wanted: Filter, decide: Callable[[Message, Delivery], "Decision | None"]) -> int:
+        changed = 0
+        after: DeliveryId | None = None
+        while True:
+            with self._scheduler.watch() as touched:
+                page = await self._spool.find(wanted, _PAGE, after)
+            claimed: list[DeliveryId] = []
+            batch = Batch()
+            try:
+                for message, delivery in page:
+                    after = delivery.id
+                    if delivery.id in touched or not self._scheduler.claim(delivery.id):
+                        continue
+                    claimed.append(delivery.id)
+                    decision = decide(message, delivery)
+                    if decision is not None:
+                        await self._add(batch, message, delivery, decision)
+                if batch.updates:
+                    await self._spool.commit(batch)
+                    changed += len(batch.updates)
+            finally:
+                self._scheduler.give_back(claimed)
+            if len(page) < _PAGE:
+                return changed
+
+    async def _add(self, batch: Batch, message: Message, delivery: Delivery, decision: "Decision") -> None:
+        batch.updates.append(delivery)
+        batch.events.extend(decision.events)
+        if decision.change is not None:
+            batch.events.append(decision.change.event)
+            content = None
+            if decision.change.notice is not None:
+                with suppress(Damaged, Unknown):
+                    content = (await self._spool.content(message.id)).content
+            reports, events = self._notifier.reports(message, content, [decision.change])
+            batch.messages.extend(reports)
+            batch.events.extend(events)
+
+    def _review_one(self, message: Message, delivery: Delivery) -> "Decision | None":
+        now = self._clock()
+        if held_too_long(delivery, now):
+            change = self._recorder.finish(message, delivery, State.EXPIRED, "held for longer than allowed")
+            return Decision(change=change)
+        gone: set[Hold] = set()
+        if delivery.held_by & _STANDING_HOLDS and message.account != SYSTEM_ACCOUNT:
+            standing = self._replica.directory.standing(message.account, message.server, message.credential)
+            if standing is Status.ACTIVE:
+                gone |= _STANDING_HOLDS
+            elif standing is Status.PAUSED:
+                gone.add(Hold.BLOCK)
+        if Hold.KEY in delivery.held_by and self._has_key(message):
+            gone.add(Hold.KEY)
+        return self._release(message, delivery, gone)
+
+    def _release(self, message: Message, delivery: Delivery, holders: set[Hold]) -> "Decision | None":
+        now = self._clock()
+        released = [holder for holder in sorted(holders, key=lambda h: h.value) if release(delivery, holder, now)]
+        if not released:
+            return None
+        return Decision(
+            [self._recorder.note(EventKind.RELEASED, message, delivery, "", hold=holder.value) for holder in released]
+        )
+
+    def _hold_one(self, message: Message, delivery: Delivery, holder: Hold) -> "Decision | None":
+        if not hold(delivery, holder, self._clock()):
+            return None
+        return Decision([self._recorder.note(EventKind.HELD, message, delivery, "by an operator", hold=holder.value)])
+
+    def _retry_one(self, message: Message, delivery: Delivery) -> "Decision | None":
+        now = self._clock()
+        if delivery.held_by or delivery.due_at <= now:
+            return None
+        delivery.due_at = now
+        return Decision([self._recorder.note(EventKind.RELEASED, message, delivery, "retry by an operator")])
+
+    def _cancel_one(self, message: Message, delivery: Delivery) -> "Decision | None":
+        return Decision(change=self._recorder.finish(message, delivery, State.CANCELLED, "cancelled by an operator"))

@@ -1,0 +1,138 @@
+"""Our own DSNs (RFC 3461 s6, RFC 3464): one report a message and action, written into the commit that owes it.
+
+Knows how a report becomes a message of `acct_system`; the text is built in `mime.dsn`. Never answers a null reverse-path.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from postbud.delivery.record import Change
+from postbud.link.replica import Replica
+from postbud.mime.dsn import Action, ReportedRecipient, build_dsn
+from postbud.model.account import SYSTEM_ACCOUNT
+from postbud.model.content import Content
+from postbud.model.delivery import Delivery, Message, State
+from postbud.model.event import Event, EventKind
+from postbud.model.ids import CredentialId, IdSource, ServerId
+from postbud.spool.values import NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Who reports: the host that signs the report as reporting MTA, and how long we try to deliver it."""
+
+    hostname: str
+    expire_after_seconds: float
+
+
+class Notifier:
+    """Builds DSN messages."""
+
+    def __init__(self, settings: NotifySettings, replica: Replica, ids: IdSource, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._replica = replica
+        self._ids = ids
+        self._clock = clock
+
+    def reports(
+        self, message: Message, content: Content | None, changes: Sequence[Change]
+    ) -> tuple[list[NewMessage], list[Event]]:
+        """Give the DSNs that changes of one message owe, grouped by action, with their `accepted` events."""
+        made: list[NewMessage] = []
+        events: list[Event] = []
+        for action in Action:
+            owed = [change.delivery for change in changes if change.notice == action.value]
+            if owed:
+                new, event = self._report(message, content, action, owed)
+                made.append(new)
+                events.append(event)
+        return made, events
+
+    def _report(
+        self, message: Message, content: Content | None, action: Action, deliveries: list[Delivery]
+    ) -> tuple[NewMessage, Event]:
+        now = self._clock()
+        at = datetime.fromtimestamp(now, UTC)
+        host = self._settings.hostname
+        message_id = self._ids.message()
+        report = build_dsn(
+            reporting_mta=host,
+            from_mailbox=f"postmaster@{host}",
+            to_mailbox=message.reverse_path,
+            message_id=f"{message_id}@{host}",
+            at=at,
+            arrived_at=message.received_at,
+            envid=message.envid,
+            recipients=[_reported(delivery, action) for delivery in deliveries],
+            original=content,
+            full=message.ret_full and action is Action.FAILED,
+            queue_id=message.id,
+        )
+        signing_domain = self._replica.directory.covering(SYSTEM_ACCOUNT, host)
+        mailbox = message.reverse_path
+        new = Message(
+            id=message_id,
+            account=SYSTEM_ACCOUNT,
+            server=ServerId("srv_system"),
+            credential=CredentialId("crd_system"),
+            reverse_path="",
+            signing_domain=signing_domain.name if signing_domain is not None else None,
+            from_domain=host,
+            received_at=at,
+            size_octets=report.octets,
+            eight_bit=report.facts.eight_bit,
+            smtputf8=not mailbox.isascii(),
+            subject="Delivery report",
+            message_id=f"<{message_id}@{host}>",
+            is_dsn=True,
+        )
+        delivery = Delivery(
+            id=self._ids.delivery(),
+            message_id=message_id,
+            mailbox=mailbox,
+            domain=mailbox.rpartition("@")[2],
+            due_at=now,
+            created_at=now,
+            expires_at=now + self._settings.expire_after_seconds,
+        )
+        event = Event(
+            id=self._ids.event(),
+            kind=EventKind.ACCEPTED,
+            at=at,
+            account=SYSTEM_ACCOUNT,
+            message=message_id,
+            message_at=at,
+            recipients=(mailbox,),
+            deliveries=(delivery.id,),
+            size_octets=report.octets,
+            message_id=new.message_id,
+            subject=new.subject,
+            from_domain=host,
+            reason=f"report for {message.id}",
+        )
+        return NewMessage(new, report, [delivery]), event
+
+
+def _reported(delivery: Delivery, action: Action) -> ReportedRecipient:
+    return ReportedRecipient(
+        mailbox=delivery.mailbox,
+        orcpt=delivery.orcpt,
+        action=action,
+        status=_status(delivery, action),
+        diagnostic=delivery.last_reply,
+        will_retry_until=datetime.fromtimestamp(delivery.expires_at, UTC) if action is Action.DELAYED else None,
+    )
+
+
+def _status(delivery: Delivery, action: Action) -> str:
+    if action is Action.RELAYED:
+        return "2.0.0"
+    if delivery.state is State.EXPIRED:
+        return "4.4.7"
+    words = delivery.last_reply.split(" ", 2)
+    for word in words[:2]:
+        parts = word.split(".")
+        if len(parts) == 3 and all(part.isdigit() for part in parts):
+            return word
+    return "4.0.0" if action is Action.DELAYED else "5.0.0"

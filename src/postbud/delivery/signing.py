@@ -1,0 +1,96 @@
+"""Signing at the first attempt: DKIM fields over the stored header section and body hash, in a thread, then cached.
+
+A missing or broken key holds the domain; nothing leaves unsigned, but for our own DSNs in a relay without a system key.
+Signatures are remade when the selector is gone or less than a day of `x=` is left (design, §2).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import msgspec
+
+from postbud.link.replica import Replica
+from postbud.mime.dkim import KeyProblem, SigningKey, load_key, sign_all
+from postbud.model.content import Content
+from postbud.model.delivery import Message
+
+EXPIRES_AFTER_SECONDS = 7 * 86400
+_LEFT_AT_LEAST_SECONDS = 86400
+_MAX_LOADED_KEYS = 4096
+
+
+class KeyMissingError(Exception):
+    """The domain has no usable key; its mail is held. The text says why, for the operator."""
+
+
+class Signatures(msgspec.Struct, frozen=True):
+    """The cache entry kept with the content."""
+
+    fields: bytes
+    expires_at: int
+    selectors: tuple[str, ...]
+
+
+class Signer:
+    """Gives the DKIM-Signature fields of a message."""
+
+    def __init__(self, replica: Replica, executor: Executor, clock: Callable[[], float]) -> None:
+        self._replica = replica
+        self._executor = executor
+        self._clock = clock
+        self._loaded: dict[bytes, SigningKey] = {}
+
+    def needs_key(self, message: Message) -> bool:
+        """Whether a message may not leave without a signature."""
+        return not (message.is_dsn and message.signing_domain is None)
+
+    async def sign(self, message: Message, content: Content, cached: bytes | None) -> tuple[bytes, bytes | None]:
+        """Give the signature fields, and the cache entry when it is new.
+
+        Raises:
+            KeyMissingError: No key, or one that does not load.
+        """
+        if message.signing_domain is None:
+            if self.needs_key(message):
+                raise KeyMissingError("no verified domain covers the From domain")
+            return b"", None
+        keys = self._keys(message)
+        selectors = tuple(selector for selector, _ in keys)
+        now = int(self._clock())
+        if cached is not None:
+            known = msgspec.msgpack.decode(cached, type=Signatures)
+            if known.selectors == selectors and known.expires_at - now >= _LEFT_AT_LEAST_SECONDS:
+                return known.fields, None
+        expires_at = now + EXPIRES_AFTER_SECONDS
+        domain = message.signing_domain
+        fields = await asyncio.get_running_loop().run_in_executor(
+            self._executor,
+            lambda: sign_all(content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at),
+        )
+        return fields, msgspec.msgpack.encode(Signatures(fields, expires_at, selectors))
+
+    def _keys(self, message: Message) -> list[tuple[str, SigningKey]]:
+        domain = self._replica.directory.covering(message.account, message.from_domain)
+        if domain is None or not domain.keys:
+            raise KeyMissingError(f"no key for {message.signing_domain}")
+        keys = []
+        for key in domain.keys:
+            if key.pem is None:
+                raise KeyMissingError(f"key {key.selector} of {domain.name}: {key.problem}")
+            keys.append((key.selector, self._load(key.pem, key.selector)))
+        return keys
+
+    def _load(self, pem: bytes, selector: str) -> SigningKey:
+        loaded = self._loaded.get(pem)
+        if loaded is None:
+            try:
+                loaded = load_key(pem)
+            except KeyProblem as error:
+                raise KeyMissingError(f"key {selector}: {error}") from error
+            if len(self._loaded) >= _MAX_LOADED_KEYS:
+                self._loaded.clear()
+            self._loaded[pem] = loaded
+        return loaded
+
+
