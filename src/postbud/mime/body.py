@@ -6,11 +6,13 @@ Invariant: no Python work per line or octet, and memory does not follow the inpu
 """
 
 import hashlib
+import re
 
 from postbud.model.content import BodyFacts
 
 WHOLE_OCTETS = 1 << 20  # bodies up to this size are scanned in one go
 _STEP = 1 << 18
+_REVERSED_LINE_ENDS = re.compile(rb"(?:\n\r)++")
 _CRLF_BLOCK = b"\r\n" * 8192
 
 
@@ -21,6 +23,12 @@ def squeeze(octets: bytes) -> bytes:
     while b"  " in octets:
         octets = octets.replace(b"  ", b" ")
     return octets.replace(b" \r\n", b"\r\n")
+
+
+def line_ends(octets: bytes) -> int:
+    """Tell how many octets at the end are CRLF after CRLF; a bare CR or LF is content."""
+    reversed_run = _REVERSED_LINE_ENDS.match(octets[::-1])
+    return reversed_run.end() if reversed_run else 0
 
 
 def scan_body(body: bytes) -> BodyFacts:
@@ -100,20 +108,14 @@ class BodyScanner:
             kept -= 1
         tail = blanks[kept:]
         rest = blanks[:kept]
-        solid = rest.rstrip(b"\r\n")  # white space left here stands before a bare CR or LF: content
-        pairs = (len(rest) - len(solid)) // 2
-        if rest[len(solid) :] != b"\r\n" * pairs:  # bare CR or LF: only a run of pairs at the very end is line ends
-            reversed_pairs = rest[::-1]
-            pairs = 0
-            while reversed_pairs.startswith(b"\n\r", 2 * pairs):
-                pairs += 1
-        solid = content + rest[: len(rest) - 2 * pairs]
+        ends = line_ends(rest)
+        solid = content + rest[: len(rest) - ends]
         if solid:
             self._add_line_ends(self._hash)
             self._hash.update(solid)
             self._started = True
             self._empty_lines = 0
-        self._empty_lines += pairs
+        self._empty_lines += ends // 2
         self._tail = tail
 
     def _add_line_ends(self, target: "hashlib._Hash") -> None:

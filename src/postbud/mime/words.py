@@ -11,7 +11,7 @@ MAX_TEXT = 20_000  # characters of an answer; a header section may hold 256 KiB 
 
 _WORD = re.compile(r"=\?([A-Za-z0-9_.:\-]{1,40})(?:\*[A-Za-z\-]{0,20})?\?([bBqQ])\?([!->@-~]{0,990})\?=")
 _BETWEEN = re.compile(r"(\?=)[ \t\r\n]+(?==\?)")
-_CONTROLS = {code: " " for code in (*range(32), 127)}
+_CONTROLS = dict.fromkeys((*range(32), 127), " ")
 _CHARSET = re.compile(
     r"(?:utf-?8|us-ascii|ascii|iso-?8859-?\d{1,2}|(?:windows-|cp)\d{3,4}|koi8-[rut]|gb2312|gbk|gb18030|big5(?:-?hkscs)?"
     r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)(?:-\d)?|shift[_-]jis|utf-?16(?:[bl]e)?|mac(?:intosh|-roman)|tis-620|ks_c_5601-1987)",
