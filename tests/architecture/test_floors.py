@@ -1,0 +1,56 @@
+"""What no linter knows about files, functions, names and floors."""
+
+import ast
+import re
+
+from tests.architecture.source import PURE_FLOORS, SRC, floor_of, functions, python_files, tree
+
+LONGEST_FILE = 500
+LONGEST_FUNCTION = 60
+EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "misc"}
+
+
+def test_no_file_is_longer_than_500_lines() -> None:
+    lengths = {str(path.relative_to(SRC)): len(path.read_text("utf-8").splitlines()) for path in python_files()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = {
+        f"{path.relative_to(SRC)}:{function.lineno} {function.name}": length
+        for path in python_files()
+        for function in functions(path)
+        if (length := (function.end_lineno or 0) - function.lineno + 1) > LONGEST_FUNCTION
+    }
+    assert long == {}
+
+
+def test_pure_floors_have_no_async_functions() -> None:
+    waiting = [
+        f"{path.relative_to(SRC)}:{node.lineno}"
+        for path in python_files()
+        if floor_of(path) in PURE_FLOORS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert waiting == []
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [str(path.relative_to(SRC)) for path in python_files() if path.stem in EMPTY_NAMES] == []
+
+
+def test_every_module_says_what_it_owns() -> None:
+    silent = [path for path in python_files() if path.stat().st_size and not ast.get_docstring(tree(path))]
+    assert [str(path.relative_to(SRC)) for path in silent] == []
+
+
+def test_every_silenced_check_gives_a_reason() -> None:
+    silent = [
+        f"{path.relative_to(SRC)}:{number}"
+        for path in python_files()
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.search(r"#\s*(noqa|type: ignore|pragma: no cover)", line)
+        and not re.search(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|pragma: no cover)\W+\w+ \w+", line)
+    ]
+    assert silent == []
