@@ -122,7 +122,7 @@ def _kind_without_fields(header: bytes, report_type: bytes) -> ReportKind | None
     is_bounce = report_type == b"delivery-status" or find_field(header, b"x-failed-recipients") is not None
     if not is_bounce and _AUTO_SUBJECT.match(subject):
         return ReportKind.AUTO_REPLY
-    if is_bounce or _BOUNCE_FROM.search(sender) or (_is_null(header) and _BOUNCE_SUBJECT.search(subject)):
+    if is_bounce or _BOUNCE_FROM.search(sender) or _BOUNCE_SUBJECT.search(subject):
         return ReportKind.TEXT_BOUNCE
     automatic = (find_field(header, b"auto-submitted") or b"no").lower()
     precedence = (find_field(header, b"precedence") or b"").lower()
@@ -130,11 +130,7 @@ def _kind_without_fields(header: bytes, report_type: bytes) -> ReportKind | None
         return ReportKind.AUTO_REPLY
     if find_field(header, b"x-autoreply") is not None or find_field(header, b"x-autorespond") is not None:
         return ReportKind.AUTO_REPLY
-    return ReportKind.TEXT_BOUNCE if _BOUNCE_SUBJECT.search(subject) else None
-
-
-def _is_null(header: bytes) -> bool:
-    return find_field(header, b"return-path") == b"<>"
+    return None
 
 
 def _read_status(part: Part, body: bytes) -> tuple[dict[bytes, str], list[ReportedRecipient], bool]:
@@ -200,9 +196,8 @@ def _text(parts: list[Part], body: bytes) -> str:
     part = next((part for part in parts if part.content_type.kind == b"text" and not part.is_multipart), None)
     if part is None or part.content_type.name in _RETURNED_TYPES:
         return ""
-    octets = decode_transfer(
-        body[part.start : min(part.end, part.start + MAX_TEXT_OCTETS)], part.field(b"content-transfer-encoding")
-    )
+    octets = body[part.start : min(part.end, part.start + MAX_TEXT_OCTETS)]
+    octets = decode_transfer(octets, part.field(b"content-transfer-encoding"))
     charset = part.content_type.parameters.get(b"charset", b"utf-8").decode("ascii", "replace")
     text = decode_charset(octets, charset) or octets.decode("utf-8", "replace")
     if part.content_type.subtype == b"html":
