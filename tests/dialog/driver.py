@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r"\$\{(ID|N|PLAIN|B64)(?::([^}]*))?\}")
 _REPLY_LINE = re.compile(r"\d{3}(?:[ \-].*)?", re.DOTALL)
 
 
-class Difference(AssertionError):
+class DifferenceError(AssertionError):
     """The server did something else than the script says."""
 
 
@@ -77,7 +77,7 @@ class Connection:
                 if self.segment:
                     time.sleep(0.0005)
             if time.monotonic() > deadline:
-                raise Difference(f"the server took {at} of {len(octets)} octets and no more")
+                raise DifferenceError(f"the server took {at} of {len(octets)} octets and no more")
 
     def _rest_of_input(self) -> None:
         while not self.ended:
@@ -85,9 +85,9 @@ class Connection:
 
     def _receive(self, seconds: float) -> bool:
         """Take what is there; False when nothing came in time."""
-        if not (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()):
-            if not select.select([self.socket], [], [], seconds)[0]:
-                return False
+        decrypted = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
+        if not decrypted and not select.select([self.socket], [], [], seconds)[0]:
+            return False
         try:
             self.socket.settimeout(5)
             chunk = self.socket.recv(65536)
@@ -106,11 +106,11 @@ class Connection:
                 if self.ended:
                     return None
                 if not self._receive(max(0.0, deadline - time.monotonic())):
-                    raise Difference(f"no reply within {REPLY_SECONDS} s; so far {lines} {self.buffer[:200]!r}")
+                    raise DifferenceError(f"no reply within {REPLY_SECONDS} s; so far {lines} {self.buffer[:200]!r}")
             raw, _, self.buffer = self.buffer.partition(b"\r\n")
             line = raw.decode("utf-8", "backslashreplace")
             if not _REPLY_LINE.fullmatch(line) or len(raw) > 510 or b"\n" in raw or b"\r" in raw:
-                raise Difference(f"no reply line: {line[:200]!r}")
+                raise DifferenceError(f"no reply line: {line[:200]!r}")
             lines.append(line)
             if line[3:4] != "-":
                 return int(line[:3]), lines
@@ -171,18 +171,18 @@ class Dialogue:
         """Speak it all.
 
         Raises:
-            Difference: The server does something else; the text names script and line.
+            DifferenceError: The server does something else; the text names script and line.
         """
         try:
             if "login" in self._script.header:
                 self._login(self._script.header["login"])
             for step in self._script.steps:
                 self._do(step)
-        except (Difference, OSError, TimeoutError) as error:
+        except (DifferenceError, OSError, TimeoutError) as error:
             where = (
                 f"{self._script.path.name}:{self._step.line}: {self._step.word} {self._step.text}" if self._step else "login"
             )
-            raise Difference(f"{where}\n  {type(error).__name__}: {error}") from error
+            raise DifferenceError(f"{where}\n  {type(error).__name__}: {error}") from error
         finally:
             self._connection.close()
 
@@ -225,10 +225,10 @@ class Dialogue:
                 self._expect(text, may_end=True)
             case "S+":
                 if not any(re.search(text, line) for line in self._last[1]):
-                    raise Difference(f"no line of {self._last[1]} matches {text!r}")
+                    raise DifferenceError(f"no line of {self._last[1]} matches {text!r}")
             case "S-":
                 if any(re.search(text, line) for line in self._last[1]):
-                    raise Difference(f"a line of {self._last[1]} matches {text!r}")
+                    raise DifferenceError(f"a line of {self._last[1]} matches {text!r}")
             case "T":
                 self._transport(text)
             case _:
@@ -238,13 +238,13 @@ class Dialogue:
         match step.word:
             case "close":
                 if not self._connection.wait_end(REPLY_SECONDS):
-                    raise Difference("the server did not close")
+                    raise DifferenceError("the server did not close")
                 if self._connection.buffer:
-                    raise Difference(f"the server said more before it closed: {self._connection.buffer[:300]!r}")
+                    raise DifferenceError(f"the server said more before it closed: {self._connection.buffer[:300]!r}")
             case "silent":
                 self._connection.wait_end(float(text))
                 if self._connection.buffer:
-                    raise Difference(f"the server spoke: {self._connection.buffer[:300]!r}")
+                    raise DifferenceError(f"the server spoke: {self._connection.buffer[:300]!r}")
             case "wait":
                 time.sleep(float(text))
             case "hello":
@@ -262,22 +262,22 @@ class Dialogue:
             self._connection.send(line.encode() + b"\r\n")
             reply = self._connection.reply()
             if reply is None:
-                raise Difference(f"closed without {last}")
+                raise DifferenceError(f"closed without {last}")
             if matches(reply, last):
                 return
             if not matches(reply, code):
-                raise Difference(f"expected {code} or {last}, got {reply[1]}")
-        raise Difference(f"{count} times {code} and never {last}")
+                raise DifferenceError(f"expected {code} or {last}, got {reply[1]}")
+        raise DifferenceError(f"{count} times {code} and never {last}")
 
     def _expect(self, expected: str, *, may_end: bool = False) -> None:
         reply = self._connection.reply()
         if reply is None:
             if may_end:
                 return
-            raise Difference(f"expected {expected}, the connection ended")
+            raise DifferenceError(f"expected {expected}, the connection ended")
         self._last = reply
         if not matches(reply, expected):
-            raise Difference(f"expected {expected}, got {reply[1]}")
+            raise DifferenceError(f"expected {expected}, got {reply[1]}")
 
     def _transport(self, text: str) -> None:
         word, _, argument = text.partition(" ")
@@ -291,7 +291,7 @@ class Dialogue:
                     self._connection.handshake()
                 except OSError:
                     return
-                raise Difference("the TLS handshake succeeded")
+                raise DifferenceError("the TLS handshake succeeded")
             case "connect":
                 self._connection.close()
                 self._connection = self._connect()
@@ -302,7 +302,7 @@ class Dialogue:
             case "segment":
                 self._connection.segment = int(argument)
             case _:
-                raise Difference(f"unknown transport step {word!r}")
+                raise DifferenceError(f"unknown transport step {word!r}")
 
     def _injection_refused(self) -> None:
         reply = self._connection.reply()
@@ -313,9 +313,9 @@ class Dialogue:
                 self._connection.handshake()
             except OSError:
                 return
-            raise Difference("the handshake succeeded with octets behind STARTTLS")
+            raise DifferenceError("the handshake succeeded with octets behind STARTTLS")
         if not self._connection.wait_end(REPLY_SECONDS):
-            raise Difference(f"answered {reply[1]} and did not close")
+            raise DifferenceError(f"answered {reply[1]} and did not close")
 
 
 def matches(reply: tuple[int, list[str]], expected: str) -> bool:

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.dialog.driver import Dialogue, Difference, Target
+from tests.dialog.driver import Dialogue, DifferenceError, Target
 from tests.dialog.script import parse
 
 _SAME_PORT = ("cleartext", "submission", "network")
@@ -34,7 +34,7 @@ def main() -> int:
             Dialogue(script, Target(host, ports)).run()
         except LookupError as error:
             print(f"skip  {path.name}: {error}")
-        except Difference as error:
+        except DifferenceError as error:
             differing += 1
             print(f"DIFF  {error}")
         else:

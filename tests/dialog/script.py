@@ -6,7 +6,7 @@ A script is a text file (`*.dlg`): header lines `key: value`, an empty line, the
 |---|---|
 | `row` | rows of the specification, separated by spaces |
 | `title` | one sentence: what is shown |
-| `listener` | which port: `cleartext` (default), `submission` (STARTTLS needed for AUTH), `implicit`, `network`, `inbound`, `proxy` |
+| `listener` | which port: `cleartext` (default), `submission` (STARTTLS), `implicit`, `network`, `inbound`, `proxy` |
 | `login` | a credential: greeting, EHLO, (STARTTLS, EHLO,) AUTH PLAIN are said before the first step |
 | `delivers` | `name=count …`: how many messages must arrive for `name.${ID}@dest.example` |
 | `body` | a literal: the body that must arrive for the first name of `delivers` |
@@ -15,7 +15,7 @@ A script is a text file (`*.dlg`): header lines `key: value`, an empty line, the
 |---|---|
 | `C: LINE` | send the line and CRLF |
 | `B: LITERAL …` | send octets as they are: string literals with Python's escapes, each with an optional `* COUNT`, joined |
-| `S: REPLY` | read one whole reply; REPLY is a code (`250`, `5yz`) and an optional beginning of the text (`5.7.1`); ` \| ` separates alternatives |
+| `S: REPLY` | read one whole reply: code (`250`, `5yz`), optional beginning of text (`5.7.1`); ` \| ` between alternatives |
 | `S?: REPLY` | the same, but the connection may have ended instead (a reset can swallow the last reply) |
 | `S+: REGEX`, `S-: REGEX` | some, or no, line of the last reply matches |
 | `close` | the peer ends the connection, saying nothing more |

@@ -4,12 +4,13 @@ Names that every test may use:
 
 | account | domains | credentials (username / secret) |
 |---|---|---|
-| acct_acme | acme.example (RSA s1 + Ed25519 s2) | printer-1, fax-1 (normalises line ends), daemon-1 (null reverse-path allowed), gone-1 (revoked), capped-1 (3 an hour) |
+| acct_acme | acme.example (RSA s1 + Ed25519 s2) | printer-1, fax-1, daemon-1, gone-1, capped-1 |
 | acct_beta | beta.example (RSA b1) | beta-1 |
 | acct_blocked | blocked.example | blocked-1 |
 | acct_paused | paused.example | paused-1 (its server is paused) |
 | acct_system | relay.example (RSA sys) | none |
 
+fax-1 normalises line ends, daemon-1 may use the null reverse-path, gone-1 is revoked, capped-1 may send 3 an hour.
 The network credential `crd_network` of acct_acme is 127.0.0.1/32, only honoured by the listener `network`.
 """
 
@@ -167,6 +168,7 @@ class Settings:
     relay: dict[str, object] = field(default_factory=dict)
     next_hop: str | None = None  # host:port of the catch-all route; None: MX resolution
     route_tls: str = "none"
+    routes: dict[str, str] = field(default_factory=dict)  # match -> host:port, before the catch-all
     extra: str = ""  # appended as it is
 
 
@@ -192,6 +194,8 @@ def postbud_toml(settings: Settings, ports: dict[str, int], telemetry_port: int)
             f'tls = "{listener.tls}"',
             *listener.more,
         ]
+    for match, next_hop in settings.routes.items():
+        lines += ["[[relay.route]]", f'match = "{match}"', f'next_hop = "{next_hop}"', f'tls = "{settings.route_tls}"']
     if settings.next_hop:
         lines += ["[[relay.route]]", 'match = "*"', f'next_hop = "{settings.next_hop}"', f'tls = "{settings.route_tls}"']
     lines += ["[telemetry]", f'address = "127.0.0.1:{telemetry_port}"', settings.extra, ""]

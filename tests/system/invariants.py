@@ -6,7 +6,7 @@ there), or `check(...)` with the records. The report is JSON; `violations` is em
 | what | how it is judged |
 |---|---|
 | P1 | every recipient of every 250 is in an `accepted` event of that message id, and is final or still queued |
-| P2 | a recipient got two copies at the sink only if, for each further copy, a kill fell between the copy before and its record, or an attempt of it was recorded as unknown after the dot |
+| P2 | a further copy at the sink is allowed if a kill fell between the one before and its record, or after an unknown answer |
 | P3 | exactly one final event a delivery, and not queued too |
 | P4 | the sink's hash is the client's |
 | P5 | the event's account is the client's; the sink got only recipients that were given with that test id |
