@@ -21,8 +21,8 @@ from postbud.mime.header import MAX_SECTION_OCTETS, split_content
 from postbud.model.content import BodyFacts, Content
 from postbud.model.refusal import Refusal, Why
 from postbud.spool.disk import is_full, sync_folder
+from postbud.spool.failpoint import fp
 from postbud.spool.values import SpoolBroken, SpoolSettings, no_space
-from postbud.telemetry.failpoint import fp
 
 _KIB = 1024
 _BUFFER_OCTETS = 256 * _KIB  # a writer asks to be drained above this
@@ -84,15 +84,15 @@ class BodyFile:
 class ContentStore:
     """The two folders, the threads that write there, and the memory that all writers share."""
 
-    def __init__(self, folder: Path, settings: SpoolSettings, new_name: Callable[[], str], on_error: Callable[[str], None]) -> None:
-        """Make the folders when missing. `on_error` hears of a disk that fails."""
+    def __init__(self, folder: Path, settings: SpoolSettings, new_name: Callable[[], str]) -> None:
+        """Make the folders when missing."""
         self.incoming = folder / "incoming"
         self.lasting = folder / "content"
         self.settings = settings
         self.pool = ThreadPoolExecutor(4, "spool-content")
         self.in_memory_octets = 0
         self._new_name = new_name
-        self._on_error = on_error
+        self.on_error: Callable[[str], None] = lambda _why: None  # hears of a disk that fails
         self._receiving: dict[str, BodyFile] = {}
         for path in (self.incoming, self.lasting):
             path.mkdir(mode=0o700, exist_ok=True)
@@ -117,7 +117,7 @@ class ContentStore:
         """Turn a failed write into what the peer hears; anything but a full disk breaks the spool."""
         if is_full(error):
             return no_space(f"content: {error}")
-        self._on_error(f"content: {error}")
+        self.on_error(f"content: {error}")
         return SpoolBroken(f"content: {error}")
 
     def make_lasting(self, path: Path) -> tuple[str, int]:

@@ -21,8 +21,7 @@ class InFlight:
         """Map the file, making it when missing; `left_over` is what the last process was at."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, _SLOTS * ID_OCTETS)
-            self._map = mmap.mmap(fd, _SLOTS * ID_OCTETS)
+            self._map = mmap.mmap(fd if _allocated(fd) else -1, _SLOTS * ID_OCTETS)
         finally:
             os.close(fd)
         noted = (self._map[at : at + ID_OCTETS] for at in range(0, _SLOTS * ID_OCTETS, ID_OCTETS))
@@ -52,3 +51,12 @@ class InFlight:
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()
+
+
+def _allocated(fd: int) -> bool:
+    """Give the file its blocks: a hole in a mapped file on a full disk is a SIGBUS later. Without them nothing is noted."""
+    try:
+        os.posix_fallocate(fd, 0, _SLOTS * ID_OCTETS)
+    except OSError:
+        return False
+    return True

@@ -1,68 +1,306 @@
-"""The spool as its users see it. Signatures are settled; the storage behind them follows."""
+"""The spool as its users see it: one folder of accepted mail, owned by this process.
 
+Owns the folder's life (open, watch, close) and the path of a batch from the event loop to the writer's thread and back.
+Every method is for the event loop that opened it. The invariant of the whole package: when `commit` returns, the batch is
+on disk, all of it (P1); when it raises anything but SpoolBroken, none of it is.
+"""
+
+import asyncio
+import time
 from collections.abc import Callable, Container
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
+import apsw
+
+from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import DeliveryId, IdSource, MessageId
-from postbud.spool.content import ContentWriter
+from postbud.model.refusal import Refusal, Why
+from postbud.spool.content import ContentStore, ContentWriter, checksum_of_file
 from postbud.spool.inflight import InFlight
-from postbud.spool.values import Batch, Counters, Filter, Gauges, SpoolSettings, StoredContent
+from postbud.spool.opening import Opened, open_folder
+from postbud.spool.quarantine import Quarantine
+from postbud.spool.read import ContentRow, Damage, Reader
+from postbud.spool.rows import NO_ALIENS, Aliens, Entry
+from postbud.spool.schema import FILE_NAME
+from postbud.spool.statements import Statements
+from postbud.spool.values import (
+    Batch,
+    Damaged,
+    Filter,
+    Gauges,
+    SpoolBroken,
+    SpoolSettings,
+    StoredContent,
+    no_space,
+)
+from postbud.spool.write import Writer
+
+_WATCH_SECONDS = 1.0
+_SWEEP_SECONDS = 600.0
+_PRUNED_AT_ONCE = 2_000
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Spool:
-    """One folder of accepted mail, owned by this process. Every method is for the event loop that opened it."""
+    """One open spool."""
 
-    ids: IdSource
-    spool_id: int
-    counters: Counters
-    in_flight: InFlight
-    suspects: frozenset[DeliveryId]  # were under attempt at the last crash: try them one at a time
-    broken: bool
-    has_space: bool
+    def __init__(self, folder: Path, settings: SpoolSettings, opened: Opened, on_broken: Callable[[str], None]) -> None:
+        """Start the threads on a folder that was opened; `Spool.open` is the way here."""
+        self.folder = folder
+        self.counters = opened.counters
+        self.ids: IdSource = opened.ids
+        self.spool_id: int = opened.spool_id
+        self.in_flight: InFlight = opened.in_flight
+        self.statements: Statements = opened.statements
+        self._opened = opened
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._codec = opened.codec
+        self._reserve = opened.reserve
+        self._contents: ContentStore = opened.contents
+        self._contents.on_error = self._disk_failed
+        self._reader = Reader(opened.reader, opened.codec)
+        self._reading = ThreadPoolExecutor(1, "spool-reader")
+        self._writer = Writer(
+            opened.statements, folder, settings, opened.reserve, opened.counters, self._loop, on_broken, self._delete_files
+        )
+        self._quarantine = Quarantine(opened.statements, opened.ids, time.time)
+        self._last_sweep = self._loop.time()
+        self._timer = self._loop.call_later(_WATCH_SECONDS, self._watch)
 
     @classmethod
-    async def open(cls, folder: Path, settings: SpoolSettings, *, on_broken: Callable[[str], None] = ...) -> Self:  # type: ignore[assignment]
-        """Open or make a spool. Raises SpoolLocked, SpoolUnusable."""
-        raise NotImplementedError
+    async def open(
+        cls, folder: Path, settings: SpoolSettings | None = None, *, on_broken: Callable[[str], None] = lambda _why: None
+    ) -> Self:
+        """Open a spool, making it when missing. `on_broken` is called once, on the loop, when the disk fails.
+
+        Raises:
+            SpoolLocked: Another process has it.
+            SpoolUnusable: SQLite is too old, or the folder a newer Postbud's.
+        """
+        chosen = settings or SpoolSettings()
+        opened = await asyncio.to_thread(open_folder, folder, chosen, time.time)
+        return cls(folder, chosen, opened, on_broken)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the disk failed: nothing is accepted or recorded any more, the process should exit."""
+        return self._writer.broken is not None
+
+    @property
+    def has_space(self) -> bool:
+        """Whether accept finds the room it needs."""
+        return self._reserve.has_space
+
+    @property
+    def suspects(self) -> frozenset[str]:
+        """Deliveries that were under attempt at the last crash and did not finish since."""
+        return self.statements.suspects
+
+    def made(self, octets: bytes) -> bool:
+        """Tell whether this spool made an id."""
+        return self._codec.is_own(octets)
+
+    @property
+    def waiting_octets(self) -> int:
+        """What waits for the disk."""
+        return self._writer.waiting_octets
 
     def open_content(self) -> ContentWriter:
-        """Start to receive a content. Raises Refusal(NO_SPACE), SpoolBroken."""
-        raise NotImplementedError
+        """Start to receive a content.
+
+        Raises:
+            Refusal: NO_SPACE.
+            SpoolBroken: The disk failed.
+        """
+        self._admit()
+        return ContentWriter(self._contents)
 
     async def commit(self, batch: Batch) -> None:
-        """Make a batch durable. Raises Refusal(NO_SPACE), Refusal(TEMPORARY), SpoolBroken."""
-        raise NotImplementedError
+        """Make a batch durable: one sync, shared with whatever else waits.
+
+        When the caller is cancelled the outcome is unknown, and may well be that it is stored.
+
+        Raises:
+            Refusal: NO_SPACE, or TEMPORARY when too much waits or the batch itself is at fault: nothing of it is stored.
+            SpoolBroken: The disk failed; whether it is stored is unknown.
+        """
+        if batch.messages:
+            self._admit()
+        elif self._writer.broken is not None:
+            raise SpoolBroken(self._writer.broken)
+        future: asyncio.Future[None] = self._loop.create_future()
+        files = await self._make_files_lasting(batch)
+        try:
+            entry = self._codec.entry(batch, files, NO_ALIENS, future)
+        except KeyError:
+            entry = self._codec.entry(batch, files, await self._aliens(batch), future)
+        self._writer.submit(entry)
+        await future
 
     async def load_due(self, now: float, limit: int, loaded: Container[DeliveryId]) -> list[tuple[Message, Delivery]]:
-        """Give deliveries that are queued, not held and due, oldest first, without those in `loaded`."""
-        raise NotImplementedError
+        """Give deliveries that are queued, not held and due, oldest first, without those in `loaded`.
+
+        `loaded` is looked into by another thread. Damaged rows go to quarantine on the way.
+        """
+        found = await self._read(self._reader.load_due, now, limit, loaded)
+        await self._put_aside(found.damage)
+        return found.deliveries
 
     async def next_due_at(self, after: float | None = None) -> float | None:
-        """Tell when the next delivery that is not held falls due."""
-        raise NotImplementedError
+        """Tell when the next delivery that is not held falls due; with `after`, of those due later than that."""
+        return await self._read(self._reader.next_due_at, after)
 
     async def content(self, message_id: MessageId) -> StoredContent:
-        """Read a content. Raises Damaged (quarantined), Unknown."""
-        raise NotImplementedError
+        """Read a content and the signatures cached with it.
+
+        Raises:
+            Damaged: It does not match its checksum or cannot be read, and is in quarantine now with its deliveries.
+            Unknown: There is no such message.
+        """
+        try:
+            row = await self._read(self._reader.content, message_id)
+            if row.file is not None:
+                row = await self._loop.run_in_executor(self._contents.pool, self._check_file, row)
+        except (Damaged, apsw.IOError, apsw.CorruptError, OSError) as error:
+            key = await self._read(self._reader.message_key, message_id)
+            await self._put_aside([Damage("message", key, None, str(error))])
+            raise Damaged(f"{message_id}: {error}") from error
+        return StoredContent(row.content, row.signatures)
 
     async def find(self, wanted: Filter, limit: int, after: DeliveryId | None = None) -> list[tuple[Message, Delivery]]:
-        """Give deliveries for `postbud queue`, in order of acceptance."""
-        raise NotImplementedError
+        """Give deliveries in the order of their messages; `after` is the last one of the page before."""
+        found = await self._read(self._reader.find, wanted, limit, after)
+        await self._put_aside(found.damage)
+        return found.deliveries
 
     async def events_after(self, seq: int, limit: int) -> list[tuple[int, bytes]]:
-        """Give events as JSON, in the order of their commits."""
-        raise NotImplementedError
+        """Give events as JSON with their numbers, in the order of their commits."""
+        events, damage = await self._read(self._reader.events_after, seq, limit)
+        await self._put_aside(damage)
+        return events
 
     async def prune_events(self, shipped_seq: int, older_than: float) -> int:
-        """Forget events shipped and older than an instant, and the oldest shipped beyond `event_rows`."""
-        raise NotImplementedError
+        """Forget events that are shipped and older than an instant, or more than `event_rows`; give how many.
+
+        The newest event always stays, so that numbers never start again.
+        """
+        count = 0
+        while True:
+            pruned = await self.run(lambda connection: _prune(connection, shipped_seq, older_than, self._settings.event_rows))
+            count += pruned
+            if pruned < _PRUNED_AT_ONCE:
+                return count
 
     async def gauges(self) -> Gauges:
         """Count what is in the spool."""
-        raise NotImplementedError
+        return await self._read(lambda: self._reader.gauges(_octets_of(self.folder)))
+
+    async def run(self, job: Callable[[apsw.Connection], T]) -> T:
+        """Run a function in a transaction of the writer; give its answer once it is durable."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writer.submit(Entry(future, job=job))
+        return await future
 
     async def close(self) -> None:
-        """Finish what waits, checkpoint, unlock."""
-        raise NotImplementedError
+        """Finish what waits, checkpoint, unlock. After a breakdown: just let go."""
+        self._timer.cancel()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._reading.shutdown()
+        self._writer.close()
+        self._opened.close()
+        self._opened.lock.release()
+
+    def _admit(self) -> None:
+        if self._writer.broken is not None:
+            raise SpoolBroken(self._writer.broken)
+        if not self._reserve.has_space:
+            self.counters.refused_no_space += 1
+            raise no_space("less free than the reserve")
+        if self._writer.waiting_octets > self._settings.waiting_octets:
+            raise Refusal(Why.TEMPORARY, "Too busy, try again later", "too much waits for the disk")
+
+    async def _make_files_lasting(self, batch: Batch) -> dict[int, tuple[str, int]]:
+        files: dict[int, tuple[str, int]] = {}
+        for place, new in enumerate(batch.messages):
+            if isinstance(new.content.body, Path):
+                make = self._contents.make_lasting
+                try:
+                    files[place] = await self._loop.run_in_executor(self._contents.pool, make, new.content.body)
+                except OSError as error:
+                    self._delete_files([name for name, _ in files.values()])
+                    raise self._contents.refusal(error) from error
+        return files
+
+    async def _aliens(self, batch: Batch) -> Aliens:
+        """Give the keys of adopted ids; one that is unknown gets a key that no row has, so that its update does nothing."""
+        ids = self._codec.alien_ids(batch)
+        if batch.messages:
+            return await self.run(lambda connection: make_aliens(connection, ids))
+        known = await self._read(self._reader.aliens, ids)
+        return {octets: known.get(octets, 0) for octets in ids}
+
+    def _check_file(self, row: ContentRow) -> ContentRow:
+        path = self._contents.lasting / str(row.file)
+        if checksum_of_file(path) != row.file_crc:
+            raise Damaged("body file does not match its checksum")
+        return row._replace(content=Content(row.content.header, path, row.content.facts))
+
+    async def _put_aside(self, damage: list[Damage]) -> None:
+        if damage:
+            count = await self.run(lambda connection: self._quarantine.put(connection, damage))
+            self.counters.quarantined += count
+
+    async def _read(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await self._loop.run_in_executor(self._reading, partial(function, *arguments, **named))
+
+    def _delete_files(self, names: list[str]) -> None:
+        self._contents.pool.submit(self._contents.delete, names)
+
+    def _disk_failed(self, why: str) -> None:
+        self._writer.break_down(why)
+
+    def _watch(self) -> None:
+        self._timer = self._loop.call_later(_WATCH_SECONDS, self._watch)
+        self._reserve.check()
+        if self._loop.time() - self._last_sweep >= _SWEEP_SECONDS:
+            self._last_sweep = self._loop.time()
+            self._reading.submit(self._contents.sweep, self._reader.is_named, self._settings.orphan_seconds)
+
+
+def _prune(connection: apsw.Connection, shipped_seq: int, older_than: float, rows: int) -> int:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('shipped', ?)", (shipped_seq,))
+    connection.execute(
+        "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= :shipped AND seq < (SELECT max(seq) FROM event)"
+        " AND (at < :older_than OR seq <= (SELECT max(seq) FROM event) - :rows) ORDER BY seq LIMIT :limit)",
+        {"shipped": shipped_seq, "older_than": older_than, "rows": rows, "limit": _PRUNED_AT_ONCE},
+    )
+    return int(connection.changes())
+
+
+def make_aliens(connection: apsw.Connection, ids: set[bytes]) -> dict[bytes, int]:
+    """Give keys to ids that other spools made: below all that were given before."""
+    keys: dict[bytes, int] = {}
+    lowest = int(connection.execute("SELECT coalesce(min(key), 0) FROM alien").get)
+    for octets in sorted(ids):
+        known = connection.execute("SELECT key FROM alien WHERE id = ?", (octets,)).get
+        if known is None:
+            lowest -= 1
+            known = lowest
+            connection.execute("INSERT INTO alien (id, key) VALUES (?, ?)", (octets, known))
+        keys[octets] = int(known)
+    return keys
+
+
+def _octets_of(folder: Path) -> int:
+    files = [folder / FILE_NAME, folder / f"{FILE_NAME}-wal", *(folder / "content").iterdir()]
+    return sum(file.stat().st_size for file in files if file.exists())

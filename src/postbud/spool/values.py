@@ -128,7 +128,7 @@ class Damaged(Exception):  # noqa: N818
     """A stored row or file does not match its checksum, or cannot be read; it is in quarantine now."""
 
 
-class Unknown(LookupError):
+class Unknown(LookupError):  # noqa: N818
     """No such message in this spool."""
 
 

@@ -1,0 +1,148 @@
+"""Opening a folder: lock, version, integrity, leftovers of the last process. Runs on one thread before any other starts."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from postbud.model.ids import DeliveryId, IdSource
+from postbud.spool.content import ContentStore
+from postbud.spool.disk import FolderLock, Reserve
+from postbud.spool.inflight import InFlight
+from postbud.spool.quarantine import Quarantine
+from postbud.spool.read import Damage, Reader
+from postbud.spool.rows import Codec
+from postbud.spool.schema import FILE_NAME, open_reader, open_writer, prepare, quick_check
+from postbud.spool.statements import Statements
+from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
+
+_SUSPECT_APART_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Opened:
+    """A folder that is locked, checked and clean."""
+
+    lock: FolderLock
+    connection: apsw.Connection
+    reader: apsw.Connection
+    statements: Statements
+    codec: Codec
+    spool_id: int
+    ids: IdSource
+    reserve: Reserve
+    contents: ContentStore
+    in_flight: InFlight
+    counters: Counters
+
+    def close(self) -> None:
+        """Close all but the lock. Blocks."""
+        self.contents.close()
+        self.reader.close()
+        self.connection.close()
+        self.in_flight.close()
+
+
+def open_folder(folder: Path, settings: SpoolSettings, clock: Callable[[], float]) -> Opened:
+    """Open a folder, making it when missing.
+
+    Raises:
+        SpoolLocked, SpoolUnusable.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FolderLock(folder)
+    try:
+        return _open_locked(folder, settings, clock, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], float], lock: FolderLock) -> Opened:
+    path = folder / FILE_NAME
+    connection = open_writer(path)
+    spool_id = prepare(connection)
+    found = quick_check(connection, settings.check_seconds)
+    if found is not None:
+        raise SpoolUnusable(f"{path} is damaged: {found}")
+    reader = open_reader(path)
+    codec = Codec(spool_id)
+    statements = Statements(connection)
+    ids = IdSource(spool_id, _rising_clock(connection), os.urandom)
+    counters = Counters()
+    contents = ContentStore(folder, settings, lambda: os.urandom(12).hex())
+    contents.sweep(Reader(reader, codec).is_named, 0.0)
+    connection.execute("DELETE FROM signature WHERE message NOT IN (SELECT key FROM message)")
+    in_flight = InFlight(folder / "inflight")
+    opened = Opened(
+        lock,
+        connection,
+        reader,
+        statements,
+        codec,
+        spool_id,
+        ids,
+        Reserve(folder, settings.settle_reserve_octets, settings.reserve_octets, settings.reserve_inodes),
+        contents,
+        in_flight,
+        counters,
+    )
+    with connection:
+        counters.quarantined += _note_suspects(opened, settings.crash_limit, clock)
+    in_flight.clear()
+    statements.look_again()
+    return opened
+
+
+def _rising_clock(connection: apsw.Connection) -> Callable[[], int]:
+    """Give a clock in milliseconds that never shows a time at or before that of a stored id: keys are made of it."""
+    query = "SELECT max(coalesce((SELECT max(key) FROM message), 0), coalesce((SELECT max(key) FROM delivery), 0))"
+    floor = (int(connection.execute(query).get) >> 16) + 1
+    return lambda: max(int(time.time() * 1000), floor)
+
+
+def _note_suspects(opened: Opened, limit: int, clock: Callable[[], float]) -> int:
+    """Count the crash against what was under attempt: too often is quarantine, else it is tried again, apart (row 56)."""
+    quarantine = Quarantine(opened.statements, opened.ids, clock)
+    reader = Reader(opened.connection, opened.codec)
+    aside = 0
+    for place, delivery in enumerate(opened.in_flight.left_over):
+        crashes = opened.connection.execute(
+            "INSERT INTO suspect VALUES (?, 1) ON CONFLICT (delivery) DO UPDATE SET crashes = crashes + 1 RETURNING crashes",
+            (delivery,),
+        ).get
+        row = _row(opened, reader, delivery)
+        if row is None or crashes >= limit:
+            opened.connection.execute("DELETE FROM suspect WHERE delivery = ?", (delivery,))
+        if row is not None and crashes >= limit:
+            damage = Damage("delivery", row[0], row[1], f"was under attempt at {crashes} crashes")
+            aside += quarantine.put(opened.connection, [damage])
+        elif row is not None:
+            _put_off(opened, row, clock() + place * _SUSPECT_APART_SECONDS)
+    return aside
+
+
+def _row(opened: Opened, reader: Reader, delivery: DeliveryId) -> tuple[int, int, int, bytes] | None:
+    try:
+        key = reader.message_key(delivery)
+    except LookupError:
+        return None
+    query = "SELECT message, key, sum, data FROM delivery WHERE key = ?"
+    row: tuple[int, int, int, bytes] | None = opened.connection.execute(query, (key,)).fetchone()
+    return row
+
+
+def _put_off(opened: Opened, row: tuple[int, int, int, bytes], due_at: float) -> None:
+    message, key, total, data = row
+    try:
+        delivery = opened.codec.delivery(key, total, data)
+    except Damaged:
+        return
+    delivery.due_at = max(delivery.due_at, due_at)
+    _, _, _, due_at, total, data = opened.codec.delivery_row(delivery, message, key)
+    opened.connection.execute(
+        "UPDATE delivery SET due_at = ?, sum = ?, data = ? WHERE message = ? AND key = ?", (due_at, total, data, message, key)
+    )

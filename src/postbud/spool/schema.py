@@ -1,0 +1,127 @@
+"""The tables, the connections, and what is checked before either is trusted.
+
+Owns the DDL, the schema version and its migrations, the SQLite version check and the integrity check at open. One
+connection writes and checkpoints; the other only reads.
+"""
+
+import secrets
+import time
+from pathlib import Path
+
+import apsw
+
+from postbud.spool.values import SpoolUnusable
+
+SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
+VERSION = 1
+FILE_NAME = "spool.db"
+_APPLICATION_ID = 0x50427564  # "PBud"
+
+# message.body_file stands before the large columns, so that looking at it never follows an overflow chain.
+# delivery lies in the order of its messages: a message's deliveries are neighbours, and no second index finds them.
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE message (
+    key INTEGER PRIMARY KEY, body_file TEXT, meta_sum INTEGER NOT NULL, sum INTEGER NOT NULL, meta BLOB NOT NULL,
+    header BLOB NOT NULL, body BLOB NOT NULL);
+CREATE INDEX message_file ON message (body_file) WHERE body_file IS NOT NULL;
+CREATE TABLE delivery (
+    message INTEGER NOT NULL, key INTEGER NOT NULL, held INTEGER NOT NULL, due_at REAL NOT NULL, sum INTEGER NOT NULL,
+    data BLOB NOT NULL, account TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (message, key)) WITHOUT ROWID;
+CREATE INDEX delivery_due ON delivery (held, due_at);
+CREATE TABLE event (seq INTEGER PRIMARY KEY, at REAL NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE signature (message INTEGER PRIMARY KEY, sum INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE alien (id BLOB PRIMARY KEY, key INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
+CREATE TABLE suspect (delivery TEXT PRIMARY KEY, crashes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, why TEXT NOT NULL, body_file TEXT,
+    data BLOB);
+"""
+
+# version a spool has → statements that bring it one further, each run in one transaction with the new version's number
+_MIGRATIONS: dict[int, str] = {}
+
+
+def check_sqlite(version: str) -> None:
+    """Refuse a SQLite that can lose a WAL.
+
+    Raises:
+        SpoolUnusable: It is too old.
+    """
+    if tuple(map(int, version.split("."))) < SQLITE_FIRST_GOOD:
+        raise SpoolUnusable(
+            f"SQLite {version} has the WAL reset bug; {'.'.join(map(str, SQLITE_FIRST_GOOD))} or newer is needed"
+        )
+
+
+def open_writer(path: Path, page_octets: int = 8192) -> apsw.Connection:
+    """Open the connection that writes, making the file when missing; nothing is checked yet."""
+    check_sqlite(apsw.sqlite_lib_version())
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(5_000)
+    connection.execute(f"PRAGMA page_size = {page_octets}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = FAST")
+    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """Open the connection that reads."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(5_000)
+    connection.execute("PRAGMA cache_size = -8192")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def prepare(connection: apsw.Connection) -> int:
+    """Make or migrate the tables; give the spool's number, made at the first start and kept.
+
+    Raises:
+        SpoolUnusable: The file is another program's, or a newer Postbud's.
+    """
+    if not connection.pragma("application_id") and not connection.table_exists("main", "meta"):
+        _create(connection)
+    if connection.pragma("application_id") != _APPLICATION_ID:
+        raise SpoolUnusable("the file is not a Postbud spool")
+    version = _meta(connection, "version")
+    if version > VERSION:
+        raise SpoolUnusable(f"the spool has schema {version}, made by a newer Postbud; this one knows {VERSION}")
+    while version < VERSION:
+        with connection:
+            connection.execute(_MIGRATIONS[version])
+            version += 1
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'version'", (version,))
+    return _meta(connection, "spool")
+
+
+def quick_check(connection: apsw.Connection, seconds: float) -> str | None:
+    """Look for structural damage, for so long at most; give the first finding."""
+    until = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").get
+    except apsw.InterruptError:
+        return None
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return str(error)
+    finally:
+        connection.set_progress_handler(None)
+    return None if found == "ok" else str(found)
+
+
+def _create(connection: apsw.Connection) -> None:
+    with connection:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(_TABLES)
+        connection.execute("INSERT INTO meta VALUES ('version', ?), ('spool', ?)", (VERSION, secrets.randbits(32)))
+
+
+def _meta(connection: apsw.Connection, name: str) -> int:
+    return int(connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).get)
