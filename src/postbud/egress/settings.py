@@ -5,6 +5,8 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from postbud.net.dns import ResolverSettings
+
 
 class TlsMode(Enum):
     """How much TLS a next hop must have."""
@@ -66,20 +68,6 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DnsSettings:
-    """Resolvers, asked in turn. Empty: those of the system."""
-
-    nameservers: tuple[tuple[str, int], ...] = ()
-    timeout_seconds: float = 4.0
-    rounds: int = 2
-    cache_entries: int = 20_000
-    min_ttl_seconds: float = 10.0
-    max_ttl_seconds: float = 3600.0
-    negative_ttl_seconds: float = 300.0
-    failure_ttl_seconds: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
 class EgressSettings:
     """Everything above, and who we are."""
 
@@ -89,7 +77,7 @@ class EgressSettings:
     timers: Timers = field(default_factory=Timers)
     limits: SiteLimits = field(default_factory=SiteLimits)
     route_limits: SiteLimits = field(default_factory=lambda: SiteLimits(connections=40, messages_per_connection=1000))
-    dns: DnsSettings = field(default_factory=DnsSettings)
+    dns: ResolverSettings = field(default_factory=ResolverSettings)
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()  # may be dialled although private
     own_addresses: tuple[str, ...] = ()  # never dialled: the public addresses of our own listeners
     ca_file: Path | None = None
