@@ -8,10 +8,7 @@ Invariant: no Python work per line or octet, and memory does not follow the inpu
 import hashlib
 import re
 
-from postbud.mime.transfer import to_quoted_printable
 from postbud.model.content import BodyFacts
-
-__all__ = ["BodyScanner", "line_ends", "scan_body", "squeeze", "to_quoted_printable"]
 
 WHOLE_OCTETS = 1 << 20  # bodies up to this size are scanned in one go
 _STEP = 1 << 18

@@ -19,23 +19,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from postbud.mime.canonical import relaxed_field
 from postbud.mime.header import split_fields
-from postbud.mime.verify import LookupTrouble, Result, Verification, verify
-
-__all__ = [
-    "CanonicalHeader",
-    "KeyProblem",
-    "LookupTrouble",
-    "Result",
-    "SigningKey",
-    "Verification",
-    "canonical_header",
-    "load_key",
-    "public_record",
-    "sign",
-    "sign_all",
-    "signature",
-    "verify",
-]
 
 MIN_RSA_BITS = 1024  # RFC 8301 s3.2
 GOOD_RSA_BITS = 2048

@@ -15,11 +15,8 @@ from enum import Enum
 
 from postbud.mime.body import scan_body
 from postbud.mime.date import format_date
-from postbud.mime.report import DsnReport, ReportedRecipient, ReportKind, parse_dsn
 from postbud.model.content import Content
 from postbud.model.text import printable
-
-__all__ = ["Action", "DsnRecipient", "DsnReport", "ReportKind", "ReportedRecipient", "build_dsn", "parse_dsn"]
 
 MAX_RETURNED_OCTETS = 64 * 1024  # a larger original comes back as its header section only
 MAX_DIAGNOSTIC = 500  # characters
