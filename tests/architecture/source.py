@@ -1,5 +1,6 @@
 """The source as the architecture tests see it: files, trees, and what they define."""
 
+import argparse
 import ast
 import importlib
 import re
@@ -105,9 +106,7 @@ def _sets_attribute(node: ast.stmt, name: str) -> bool:
 def settings_structs() -> dict[str, list[str]]:
     """The classes that a settings file is read into, with their keys: `link.file.ServerEntry` → its keys."""
     found: dict[str, list[str]] = {}
-    for path in python_files():
-        if not any("forbid_unknown_fields" in ast.unparse(node) for node in tree(path).body if isinstance(node, ast.ClassDef)):
-            continue
+    for path in (PACKAGE / "app" / "config.py", PACKAGE / "link" / "file.py"):
         module = importlib.import_module(f"postbud.{name_of(path)}")
         for name, value in vars(module).items():
             ours = isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == module.__name__
@@ -116,22 +115,21 @@ def settings_structs() -> dict[str, list[str]]:
     return found
 
 
-def commands() -> dict[str, set[str]]:
-    """Words and options of the command line, read from the calls that declare them: {"words": …, "options": …}."""
-    words: set[str] = set()
-    options: set[str] = set()
-    for path in PACKAGE.joinpath("app").glob("*.py"):
-        for node in ast.walk(tree(path)):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
-                continue
-            first = node.args[0]
-            if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
-                continue
-            if node.func.attr == "add_parser":
-                words.add(first.value)
-            if node.func.attr == "add_argument" and first.value.startswith("--"):
-                options.add(first.value)
-    return {"words": words, "options": options}
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Every command of the command line with its options: ("queue list", ["--json", …])."""
+    if not (PACKAGE / "app" / "cli.py").is_file():
+        return
+    parser = importlib.import_module("postbud.app.cli")._parser()
+    yield from _commands(parser, "")
+
+
+def _commands(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, list[str]]]:
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in inner:
+        for word, below in action.choices.items():
+            yield from _commands(below, f"{name} {word}".strip())
+    if not inner:
+        yield name, [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
 
 
 def metrics() -> set[str]:
