@@ -16,7 +16,8 @@ from postbud.delivery.signing import KeyMissingError, Signer
 from postbud.egress.client import Connection
 from postbud.egress.transaction import RecipientLine, Transaction
 from postbud.link.replica import Replica
-from postbud.mime.body import to_quoted_printable
+from postbud.mime.body import scan_body
+from postbud.mime.transfer import to_quoted_printable
 from postbud.model.account import SYSTEM_ACCOUNT, Status
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Hold, Message, State
@@ -240,6 +241,7 @@ class Attempts:
 
 def _seven_bit(content: Content) -> Content | None:
     body = content.body if isinstance(content.body, bytes) else content.body.read_bytes()
-    return to_quoted_printable(content.header, body)
+    encoded = to_quoted_printable(content.header, body, seven_bit=True)
+    return Content(encoded[0], encoded[1], scan_body(encoded[1])) if encoded is not None else None
 
 

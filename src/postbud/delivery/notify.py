@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from postbud.delivery.record import Change
 from postbud.link.replica import Replica
-from postbud.mime.dsn import Action, ReportedRecipient, build_dsn
+from postbud.mime.dsn import Action, DsnRecipient, build_dsn
 from postbud.model.account import SYSTEM_ACCOUNT
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
@@ -56,18 +56,22 @@ class Notifier:
         at = datetime.fromtimestamp(now, UTC)
         host = self._settings.hostname
         message_id = self._ids.message()
+        smtputf8 = not message.reverse_path.isascii() or message.smtputf8
+        body = content.body if content is not None and isinstance(content.body, bytes) else None
         report = build_dsn(
             reporting_mta=host,
-            from_mailbox=f"postmaster@{host}",
-            to_mailbox=message.reverse_path,
+            sender=f"postmaster@{host}",
+            to=message.reverse_path,
+            recipients=[_reported(delivery, action) for delivery in deliveries],
             message_id=f"{message_id}@{host}",
             at=at,
+            original_header=content.header if content is not None else b"",
+            original_body=body,
+            full=message.ret_full and action is Action.FAILED and body is not None,
             arrived_at=message.received_at,
             envid=message.envid,
-            recipients=[_reported(delivery, action) for delivery in deliveries],
-            original=content,
-            full=message.ret_full and action is Action.FAILED,
-            queue_id=message.id,
+            subject=message.subject,
+            smtputf8=smtputf8,
         )
         signing_domain = self._replica.directory.covering(SYSTEM_ACCOUNT, host)
         mailbox = message.reverse_path
@@ -82,7 +86,7 @@ class Notifier:
             received_at=at,
             size_octets=report.octets,
             eight_bit=report.facts.eight_bit,
-            smtputf8=not mailbox.isascii(),
+            smtputf8=smtputf8,
             subject="Delivery report",
             message_id=f"<{message_id}@{host}>",
             is_dsn=True,
@@ -114,13 +118,15 @@ class Notifier:
         return NewMessage(new, report, [delivery]), event
 
 
-def _reported(delivery: Delivery, action: Action) -> ReportedRecipient:
-    return ReportedRecipient(
-        mailbox=delivery.mailbox,
-        orcpt=delivery.orcpt,
+def _reported(delivery: Delivery, action: Action) -> DsnRecipient:
+    return DsnRecipient(
+        final=delivery.mailbox,
         action=action,
         status=_status(delivery, action),
-        diagnostic=delivery.last_reply,
+        original=delivery.orcpt,
+        remote_mta=delivery.last_host or None,
+        diagnostic=delivery.last_reply or None,
+        last_attempt_at=datetime.fromtimestamp(delivery.last_attempt_at, UTC) if delivery.last_attempt_at else None,
         will_retry_until=datetime.fromtimestamp(delivery.expires_at, UTC) if action is Action.DELAYED else None,
     )
 

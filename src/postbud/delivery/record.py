@@ -50,6 +50,8 @@ class Recorder:
         """Move a delivery by the outcome of an attempt."""
         now = self._clock()
         delivery.attempts += 1
+        delivery.last_attempt_at = now
+        delivery.last_host = outcome.peer.host if outcome.reply is not None else ""
         match outcome:
             case Delivered():
                 return self._delivered(message, delivery, outcome, now)

@@ -32,6 +32,15 @@ class Signatures(msgspec.Struct, frozen=True):
     selectors: tuple[str, ...]
 
 
+def check_key(pem: bytes) -> str | None:
+    """Tell what is wrong with a PKCS#8 PEM, None when it can sign."""
+    try:
+        load_key(pem)
+    except KeyProblem as error:
+        return str(error)
+    return None
+
+
 class Signer:
     """Gives the DKIM-Signature fields of a message."""
 
@@ -40,6 +49,14 @@ class Signer:
         self._executor = executor
         self._clock = clock
         self._loaded: dict[bytes, SigningKey] = {}
+
+    def has_key(self, message: Message) -> bool:
+        """Whether the message could be signed now."""
+        try:
+            self._keys(message)
+        except KeyMissingError:
+            return False
+        return True
 
     def needs_key(self, message: Message) -> bool:
         """Whether a message may not leave without a signature."""
@@ -66,7 +83,9 @@ class Signer:
         domain = message.signing_domain
         fields = await asyncio.get_running_loop().run_in_executor(
             self._executor,
-            lambda: sign_all(content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at),
+            lambda: sign_all(
+                content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at
+            ),
         )
         return fields, msgspec.msgpack.encode(Signatures(fields, expires_at, selectors))
 

@@ -90,5 +90,7 @@ class Delivery(msgspec.Struct, omit_defaults=True):
     substitutions: dict[str, str] = {}
     delay_notified: bool = False
     last_reply: str = ""
+    last_host: str = ""  # who said it; empty when nobody did
+    last_attempt_at: float = 0.0
     unknown_after_dot: bool = False  # a final dot was sent and its answer never came: a duplicate is possible (P2)
     route: str | None = None

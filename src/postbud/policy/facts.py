@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from postbud.mime.address import AddressError, NamedMailbox, parse_mailbox_list
+from postbud.mime.date import parse_date
 from postbud.mime.header import HeaderSection
 from postbud.model.account import Kind
 from postbud.model.mailbox import Mailbox
@@ -61,10 +62,9 @@ def gather(
     received_at: datetime,
     covered: Callable[[str], bool],
     allow_from: tuple[str, ...] = (),
-    parse_date: Callable[[str], datetime | None],
 ) -> Facts:
     """Gather the facts of one message. Never raises: what does not parse is a fact too."""
-    date = _text(section, b"date")
+    date = section.value(b"date")
     return Facts(
         kind=kind,
         reverse_path=reverse_path,
@@ -75,7 +75,7 @@ def gather(
         to=_addresses(section, b"to") if kind is Kind.MARKETING else ABSENT,
         cc=_addresses(section, b"cc") if kind is Kind.MARKETING else ABSENT,
         duplicates=tuple(name.decode() for name in SINGLETONS if section.count(name) > 1),
-        date=date,
+        date=date.decode("utf-8", "replace") if date is not None else None,
         date_at=parse_date(date) if date is not None else None,
         message_id=_text(section, b"message-id"),
         received_at=received_at,

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 from postbud.link.quota import HourlyCaps
 from postbud.link.replica import Grant, Replica
-from postbud.mime.body import to_quoted_printable
-from postbud.mime.date import parse_date
+from postbud.mime.body import scan_body
 from postbud.mime.header import HeaderSection, MalformedHeader
-from postbud.mime.received import MAX_HOPS, MAX_OWN_HOPS, count_received, received_field
+from postbud.mime.received import is_looping, received_field
+from postbud.mime.transfer import to_quoted_printable
 from postbud.mime.words import decode_words
 from postbud.model.account import Kind
 from postbud.model.content import Content
@@ -94,12 +94,12 @@ class SubmissionGate:
         """Give the network credential of an address."""
         return self._authenticator.identify(client_address)
 
-    def check(self, identity: Identity | None) -> None:
+    def check(self, identity: object) -> None:
         """Refuse who may not send now (status, design §2)."""
         self._grant(identity)
 
     def mail(
-        self, identity: Identity | None, _client: Client, reverse_path: Mailbox | None, _parameters: MailParameters
+        self, identity: object, _client: Client, reverse_path: Mailbox | None, _parameters: MailParameters
     ) -> None:
         """Judge a reverse-path (policy C7): with a bounce domain it is replaced, without one it is the account's own."""
         grant = self._grant(identity)
@@ -111,7 +111,7 @@ class SubmissionGate:
         if self._settings.bounce_domain is None and not self._covers(grant, reverse_path.domain):
             raise Refusal(Why.NOT_ALLOWED, "the reverse-path domain is not verified for this account", reverse_path.domain)
 
-    def rcpt(self, identity: Identity | None, _client: Client, recipient: Recipient, earlier: int) -> None:
+    def rcpt(self, identity: object, _client: Client, recipient: Recipient, earlier: int) -> None:
         """Judge a forward-path: suppressions and the number of recipients."""
         grant = self._grant(identity)
         if earlier >= self.recipients_limit:
@@ -123,7 +123,7 @@ class SubmissionGate:
         """Give a writer for one content."""
         return self._spool.open_content()
 
-    async def accept(self, identity: Identity | None, client: Client, envelope: Envelope, content: Content) -> str:
+    async def accept(self, identity: object, client: Client, envelope: Envelope, content: Content) -> str:
         """Judge, fix up and store; the message id when it is durable.
 
         Raises:
@@ -145,11 +145,14 @@ class SubmissionGate:
         )
         content = await _within_line_limit(Content(fixed.header, content.body, content.facts))
         trace = received_field(
-            client=client,
-            by=self._settings.hostname,
-            queue_id=message_id,
-            recipient=str(envelope.recipients[0].mailbox) if len(envelope.recipients) == 1 else None,
+            helo=client.helo,
+            client_address=client.address,
+            hostname=self._settings.hostname,
+            protocol=client.protocol,
+            message_id=message_id,
             at=at,
+            recipient=str(envelope.recipients[0].mailbox) if len(envelope.recipients) == 1 else None,
+            tls=client.tls,
         )
         content = Content(trace + content.header, content.body, content.facts)
         message = self._message(grant, client, envelope, content, context, message_id, fixed.message_id, from_mailboxes[0], at,
@@ -169,8 +172,8 @@ class SubmissionGate:
 
     # -- parts -------------------------------------------------------------------------------------------------------------
 
-    def _grant(self, identity: Identity | None) -> Grant:
-        if identity is None:
+    def _grant(self, identity: object) -> Grant:
+        if not isinstance(identity, Identity):
             raise Refusal(Why.AUTH_REQUIRED, "Authentication required")
         return self._authenticator.grant(identity)
 
@@ -184,9 +187,8 @@ class SubmissionGate:
             raise Refusal(Why.TOO_BIG if error.too_big else Why.BAD_CONTENT, error.why) from error
         if not section.fields:
             raise Refusal(Why.BAD_CONTENT, "the message has no header section")
-        hops, own_hops = count_received(section, self._settings.hostname)
-        if hops >= MAX_HOPS or own_hops >= MAX_OWN_HOPS:
-            raise Refusal(Why.LOOP, "mail loop: too many Received fields", f"{hops} hops, {own_hops} by us")
+        if is_looping(section, self._settings.hostname):
+            raise Refusal(Why.LOOP, "mail loop: too many Received fields")
         if content.facts.nul:
             raise Refusal(Why.BAD_CONTENT, "the body holds a NUL octet")
         return section
@@ -202,7 +204,6 @@ class SubmissionGate:
             received_at=at,
             covered=lambda domain: self._covers(grant, domain),
             allow_from=grant.credential.allow_from,
-            parse_date=parse_date,
         )
         ruling = judge(facts, self._replica.directory.policy_modes)
         for rule, error in ruling.crashed:
@@ -351,4 +352,5 @@ async def _within_line_limit(content: Content) -> Content:
 
 def _encode(content: Content) -> Content | None:
     body = content.body if isinstance(content.body, bytes) else content.body.read_bytes()
-    return to_quoted_printable(content.header, body)
+    encoded = to_quoted_printable(content.header, body)
+    return Content(encoded[0], encoded[1], scan_body(encoded[1])) if encoded is not None else None

@@ -39,7 +39,7 @@ def fix_up(
         kept = b"".join([field.raw for field in section.fields if not _removed(field, hostname)])
     added = b""
     if not section.count(b"date"):
-        added += b"Date: " + format_date(now) + b"\r\n"
+        added += f"Date: {format_date(now)}\r\n".encode("ascii")
     message_id = section.value(b"message-id")
     if message_id is None:
         message_id = f"<{new_message_id()}>".encode()

@@ -1,0 +1,163 @@
+"""The `postbud` command. Each subcommand is one function that gives the exit status; errors are one line on standard error.
+
+Exit status: 0 done, 1 it could not be done, 2 wrong words or settings.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from postbud.app.config import Settings, flatten, load_settings
+from postbud.app.demo import run_demo
+from postbud.app.queue_command import run_queue
+from postbud.app.serve import Supervisor
+from postbud.app.worker import run_worker
+from postbud.delivery.signing import check_key
+from postbud.link.file import load
+from postbud.link.replica import hash_secret
+from postbud.model.settings import SettingsError
+from postbud.spool.values import SpoolLocked, SpoolUnusable
+from postbud.telemetry.failpoint import configure as configure_failpoints
+from postbud.telemetry.logs import configure as configure_logs
+
+_MIN_SECRET = 20
+_SALT_OCTETS = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parsed = _parser().parse_args(arguments)
+    os.umask(0o077)
+    configure_failpoints(os.environ.get("POSTBUD_FAILPOINTS", ""))
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except (SettingsError, SpoolLocked, SpoolUnusable) as error:
+        sys.stderr.write(f"postbud: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"postbud: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="postbud", description="An outbound mail relay that keeps its own policy.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, help="settings file (default ./postbud.toml)")
+    common.add_argument("--data", help="data folder (default: data_dir of the settings)")
+
+    relay = commands.add_parser("relay", parents=[common], help="run this node's relay workers")
+    relay.add_argument("--directory", type=Path, required=True, help="accounts.toml")
+    relay.set_defaults(run=_relay)
+
+    worker = commands.add_parser("worker", parents=[common])
+    worker.add_argument("index", type=int)
+    worker.add_argument("--directory", type=Path, required=True)
+    worker.set_defaults(run=_worker)
+
+    demo = commands.add_parser("demo", help="run a relay with an example directory and a catcher; nothing leaves the machine")
+    demo.add_argument("--data", type=Path, default=Path("data/demo"), help="where the example lives (default data/demo)")
+    demo.set_defaults(run=lambda parsed: run_demo(parsed.data))
+
+    queue = commands.add_parser("queue", help="look into and steer the queue")
+    actions = queue.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, text in (
+        ("list", "list queued deliveries"),
+        ("show", "show one message or delivery"),
+        ("retry", "make due now"),
+        ("hold", "hold until released"),
+        ("release", "take an operator's hold away"),
+        ("cancel", "end without delivering"),
+    ):
+        action = actions.add_parser(name, parents=[common], help=text)
+        action.add_argument("id", nargs="*" if name != "show" else 1, help="message or delivery ids")
+        for key in ("account", "server", "credential", "domain"):
+            action.add_argument(f"--{key}")
+        action.add_argument("--held", action="store_true", default=None, help="only what is held")
+        action.add_argument("--json", action="store_true", help="one JSON object a line")
+        action.add_argument("--limit", type=int, default=1000)
+        action.set_defaults(run=lambda parsed, name=name: run_queue(name, parsed, _settings(parsed)))
+
+    credential = commands.add_parser("credential", help="credentials of the directory file")
+    credential_actions = credential.add_subparsers(title="actions", metavar="ACTION", required=True)
+    hashing = credential_actions.add_parser("hash", help="read a secret on standard input, print its secret_hash")
+    hashing.set_defaults(run=_credential_hash)
+
+    config = commands.add_parser("config", help="check and explain the settings")
+    config_actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, function in (("check", _config_check), ("explain", _config_explain)):
+        action = config_actions.add_parser(name, parents=[common])
+        action.add_argument("--directory", type=Path, help="check accounts.toml too")
+        action.set_defaults(run=function)
+    return parser
+
+
+def _settings(parsed: argparse.Namespace) -> Settings:
+    return load_settings(parsed.config, os.environ, parsed.data)
+
+
+def _relay(parsed: argparse.Namespace) -> int:
+    settings = _settings(parsed)
+    if not settings.config.relay.listener:
+        raise SettingsError("no [[relay.listener]]: nothing to do; see docs/settings.md")
+    load(parsed.directory, check_key)
+    telemetry = settings.config.telemetry
+    log, _ = configure_logs(level=telemetry.log_level, as_json=telemetry.log_json, worker="supervisor")
+    passed = ["--config", str(parsed.config.absolute())] if parsed.config else []
+    passed += ["--data", str(Path(parsed.data).absolute())] if parsed.data else []
+    supervisor = Supervisor(settings, passed, parsed.directory.absolute(), log)
+    return asyncio.run(supervisor.run())
+
+
+def _worker(parsed: argparse.Namespace) -> int:
+    return uvloop.run(run_worker(_settings(parsed), parsed.directory, parsed.index))
+
+
+def _credential_hash(_: argparse.Namespace) -> int:
+    secret = sys.stdin.buffer.readline().rstrip(b"\r\n")
+    if len(secret) < _MIN_SECRET:
+        raise SettingsError(f"a secret has {_MIN_SECRET} characters or more; `openssl rand -hex 12` makes one")
+    sys.stdout.write(hash_secret(secret, secrets.token_bytes(_SALT_OCTETS)) + "\n")
+    return 0
+
+
+def _config_check(parsed: argparse.Namespace) -> int:
+    settings = _settings(parsed)
+    problems: list[str] = []
+    if parsed.directory is not None:
+        directory = load(parsed.directory, check_key)
+        problems = [
+            f"{account.id}: domain {domain.name}: key {key.selector}: {key.problem}; its mail would be held"
+            for account in directory.accounts.values()
+            for domain in account.domains
+            for key in domain.keys
+            if key.problem is not None
+        ]
+        problems += [
+            f"{account.id}: domain {domain.name} has no [[account.domain.dkim]]; its mail would be held"
+            for account in directory.accounts.values()
+            for domain in account.domains
+            if not domain.keys
+        ]
+    for problem in problems:
+        sys.stdout.write(f"problem: {problem}\n")
+    if not problems:
+        sys.stdout.write(f"settings are good; hostname {settings.hostname}, {settings.workers} workers\n")
+    return 1 if problems else 0
+
+
+def _config_explain(parsed: argparse.Namespace) -> int:
+    settings = _settings(parsed)
+    for key, value in flatten(settings.config):
+        sys.stdout.write(f"{key} = {msgspec.json.encode(value).decode()}\n")
+    return 0

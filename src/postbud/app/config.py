@@ -1,0 +1,228 @@
+"""`postbud.toml`: process settings, one frozen struct a table, every key documented in `docs/settings.md`.
+
+Environment overrides: `POSTBUD__RELAY__HOSTNAME=mx.example` sets `relay.hostname`; the value is read as TOML, else as text.
+Relative paths are relative to the settings file's folder.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from postbud.model.mailbox import MailboxError, parse_domain
+from postbud.model.settings import SettingsError, convert
+
+_ENV_PREFIX = "POSTBUD__"
+MIB = 1024 * 1024
+
+
+class ListenerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[relay.listener]]`."""
+
+    address: str
+    role: str = "submission"
+    tls: str = "starttls"
+    auth_without_tls: bool = False
+    ip_credentials: bool = False
+    proxy_from: list[str] = []
+
+
+class RouteTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[relay.route]]`."""
+
+    match: str
+    next_hop: str
+    tls: str = "opportunistic"
+    verify: bool = True
+    ca_file: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+    trusted: bool = False  # the next hop keeps REQUIRETLS whatever it offers
+
+
+class RelayTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[relay]`."""
+
+    hostname: str = ""
+    workers: int = 0  # 0: as many as cores
+    bounce_domain: str | None = None
+    token_key_file: str | None = None
+    certificate_file: str | None = None
+    certificate_key_file: str | None = None
+    listener: list[ListenerTable] = []
+    route: list[RouteTable] = []
+    size_limit_octets: int = 50 * MIB
+    recipients_limit: int = 1000
+    connections: int = 5000
+    connections_per_address: int = 200
+    retry_first_seconds: float = 300.0
+    retry_max_seconds: float = 14400.0
+    expire_after_seconds: float = 345600.0
+    delay_notice_after_seconds: float = 14400.0
+    drain_seconds: float = 30.0
+    active_deliveries: int = 20000
+    connections_per_site: int = 20
+    messages_per_connection: int = 100
+    allow_private_networks: list[str] = []
+    smtp_port: int = 25
+    timeout_scale: float = 1.0  # scales the RFC 5321 timers of outgoing sessions; for tests
+    min_content_octets_per_second: int = 100
+
+
+class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[source]]`: an egress source."""
+
+    id: str
+    address: str
+    helo: str | None = None
+    pool: str | None = None
+
+
+class DnsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[dns]`."""
+
+    nameservers: list[str] = []  # "address" or "address:port"; empty: the system's
+
+
+class SpoolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[spool]`."""
+
+    reserve_octets: int = 256 * MIB
+    reserve_inodes: int = 1000
+    event_days: float = 7.0
+
+
+class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[telemetry]`."""
+
+    address: str = "127.0.0.1:9025"
+    log_level: str = "info"
+    log_json: bool = True
+    event_file_octets: int = 64 * MIB
+    event_files: int = 8
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    data_dir: str = "data"
+    relay: RelayTable = msgspec.field(default_factory=RelayTable)
+    source: list[SourceTable] = []
+    dns: DnsTable = msgspec.field(default_factory=DnsTable)
+    spool: SpoolTable = msgspec.field(default_factory=SpoolTable)
+    telemetry: TelemetryTable = msgspec.field(default_factory=TelemetryTable)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """A configuration with its place, so that relative paths mean something."""
+
+    config: Config
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / self.config.data_dir
+
+    def path(self, name: str) -> Path:
+        """Give a file named in the configuration."""
+        return self.folder / name
+
+    @property
+    def hostname(self) -> str:
+        """Our name in greetings, trace fields and reports."""
+        return self.config.relay.hostname
+
+    @property
+    def workers(self) -> int:
+        """How many relay workers run."""
+        return self.config.relay.workers or len(os.sched_getaffinity(0))
+
+
+def load_settings(path: Path | None, environment: Mapping[str, str], data: str | None = None) -> Settings:
+    """Read the settings: the named file, else `./postbud.toml` if it is there, else the defaults.
+
+    Raises:
+        SettingsError: A file that is missing or says what cannot be.
+    """
+    tree: dict[str, Any] = {}
+    chosen = path if path is not None else Path("postbud.toml")
+    if path is not None or chosen.exists():
+        try:
+            tree = msgspec.toml.decode(chosen.read_bytes())
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{chosen}: {error}") from error
+    _override(tree, environment)
+    if data is not None:
+        tree["data_dir"] = str(Path(data).absolute())
+    config = convert(tree, Config, chosen.name)
+    if not config.relay.hostname:
+        config = msgspec.structs.replace(config, relay=msgspec.structs.replace(config.relay, hostname=_own_name()))
+    _check(config, chosen.name)
+    return Settings(config, chosen.absolute().parent)
+
+
+def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name, text in environment.items():
+        if not name.startswith(_ENV_PREFIX):
+            continue
+        place = tree
+        *tables, key = name[len(_ENV_PREFIX) :].lower().split("__")
+        for table in tables:
+            inner = place.setdefault(table, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f"{name}: {table} is no table")
+            place = inner
+        try:
+            place[key] = msgspec.toml.decode(f"value = {text}")["value"]
+        except msgspec.DecodeError:
+            place[key] = text
+
+
+def _own_name() -> str:
+    name = socket.getfqdn().lower()
+    return name if "." in name else f"{name}.localdomain"
+
+
+def _check(config: Config, name: str) -> None:
+    relay = config.relay
+    for domain, what in ((relay.hostname, "relay.hostname"), (relay.bounce_domain, "relay.bounce_domain")):
+        if domain is not None:
+            try:
+                parse_domain(domain)
+            except MailboxError as error:
+                raise SettingsError(f"{name}: {what} {domain!r}: {error.why}") from error
+    for listener in relay.listener:
+        if listener.role not in ("submission", "inbound"):
+            raise SettingsError(f"{name}: listener {listener.address}: role is submission or inbound")
+        if listener.tls not in ("starttls", "implicit", "none"):
+            raise SettingsError(f"{name}: listener {listener.address}: tls is starttls, implicit or none")
+    for route in relay.route:
+        if route.tls not in ("none", "opportunistic", "required"):
+            raise SettingsError(f"{name}: route {route.match}: tls is none, opportunistic or required")
+        if (route.username is None) != (route.password_file is None):
+            raise SettingsError(f"{name}: route {route.match}: username and password_file go together")
+    positive = {
+        "relay.size_limit_octets": relay.size_limit_octets,
+        "relay.recipients_limit": relay.recipients_limit,
+        "relay.retry_first_seconds": relay.retry_first_seconds,
+        "relay.expire_after_seconds": relay.expire_after_seconds,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise SettingsError(f"{name}: {key} is more than 0")
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Give every key with its value, for `postbud config explain`."""
+    if isinstance(value, msgspec.Struct):
+        rows = []
+        for field in msgspec.structs.fields(type(value)):
+            rows.extend(flatten(getattr(value, field.name), f"{prefix}.{field.encode_name}" if prefix else field.encode_name))
+        return rows
+    if isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
+        return [row for number, member in enumerate(value) for row in flatten(member, f"{prefix}[{number}]")]
+    return [(prefix, value)]

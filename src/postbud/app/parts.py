@@ -1,0 +1,191 @@
+"""The wiring: every part of one relay worker, built from the settings. Nothing here runs anything.
+
+Owns which class gets which; the life of the process is in `worker`.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from postbud.app.config import Settings
+from postbud.app.owners import Owners
+from postbud.app.token_keys import load_token_keys
+from postbud.app.translate import egress_settings, limits, listener_settings, retry_schedule
+from postbud.bounce.classify import Classifier
+from postbud.delivery.attempt import Attempts, DeliveryCounters
+from postbud.delivery.cache import ContentCache
+from postbud.delivery.holds import Holds
+from postbud.delivery.notify import Notifier, NotifySettings
+from postbud.delivery.record import Recorder
+from postbud.delivery.returned import Returns
+from postbud.delivery.scheduler import Scheduler, SchedulerSettings
+from postbud.delivery.signing import Signer, check_key
+from postbud.egress.egress import Egress
+from postbud.inbound.receive import InboundGate, InboundSettings
+from postbud.link.file import FileFollower, load
+from postbud.link.quota import HourlyCaps
+from postbud.link.replica import Replica
+from postbud.link.ship import FileShipper, ShipSettings
+from postbud.model.content import Content
+from postbud.model.delivery import Delivery, Message
+from postbud.smtpd.counters import SmtpCounters
+from postbud.smtpd.listener import SmtpListener
+from postbud.smtpd.sessions import Sessions
+from postbud.smtpd.settings import Role, TlsMode
+from postbud.smtpd.tls import ServerTls, make_self_signed
+from postbud.spool.sqlite import Spool
+from postbud.submission.accept import SubmissionGate, SubmissionSettings
+from postbud.telemetry.logs import Lines, Log
+
+
+def shipped_classifier() -> Classifier:
+    """Give the classifier of the rules that come with the package."""
+    return Classifier.from_toml(resources.files("postbud.bounce").joinpath("rules.toml").read_text(encoding="utf-8"))
+
+
+def utc_now() -> datetime:
+    """Give the clock's time: the one place that asks for it."""
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+def log_bug(log: Log, what: str, error: BaseException) -> None:
+    """Log an exception that nobody expected, with its traceback."""
+    log.error("bug", what=what, exc_info=error)
+
+
+@dataclass
+class Parts:
+    """Everything a running worker consists of."""
+
+    settings: Settings
+    index: int
+    log: Log
+    lines: Lines
+    replica: Replica
+    follower: FileFollower
+    spool: Spool
+    scheduler: Scheduler
+    holds: Holds
+    sessions: Sessions
+    listeners: list[SmtpListener]
+    tls: ServerTls | None
+    shipper: FileShipper
+    inbound: InboundGate
+    returns: Returns
+    smtp_counters: SmtpCounters
+    delivery_counters: DeliveryCounters
+    caps: HourlyCaps
+    executor: ThreadPoolExecutor
+    clock: Callable[[], float]
+    lag_seconds: float = 0.0
+    review_wanted: bool = True
+
+
+def wire(
+    settings: Settings, directory: Path, index: int, spool: Spool, group: asyncio.TaskGroup, log: Log, lines: Lines
+) -> Parts:
+    """Build one worker; nothing runs yet."""
+    relay = settings.config.relay
+    clock = time.time
+    dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads retries and equal MX; secrets come from `secrets`)
+    replica = Replica(load(directory, check_key))
+    executor = ThreadPoolExecutor(2, thread_name_prefix="sign")
+    cache = ContentCache()
+    schedule = retry_schedule(settings)
+    classifier = shipped_classifier()
+    recorder = Recorder(schedule, classifier, spool.ids.event, clock, dice.random)
+    notifier = Notifier(NotifySettings(settings.hostname, schedule.expire_after_seconds), replica, spool.ids, clock)
+    signer = Signer(replica, executor, clock)
+    counters = DeliveryCounters()
+    egress = Egress(egress_settings(settings), dice=dice, clock=time.monotonic)
+    admitting: list[Scheduler] = []
+    attempts = Attempts(
+        spool, replica, signer, recorder, notifier, cache,
+        lambda message, deliveries: admitting[0].admit(message, deliveries),  # noqa: PLW0108 (it is made below)
+        clock, counters, log,
+    )  # fmt: skip
+    scheduler = Scheduler(
+        spool, egress, attempts,
+        SchedulerSettings(active_limit=relay.active_deliveries), clock, lambda what, error: log_bug(log, what, error),
+    )  # fmt: skip
+    admitting.append(scheduler)
+
+    def admit(message: Message, content: Content, deliveries: Sequence[Delivery]) -> None:
+        if isinstance(content.body, bytes):
+            cache.remember(message.id, content)
+        scheduler.admit(message, deliveries)
+
+    caps = HourlyCaps(settings.data / "run" / "hourly-caps", clock)
+    token_keys = load_token_keys(settings.path(relay.token_key_file) if relay.token_key_file else settings.data / "token.key")
+    submission = SubmissionGate(
+        SubmissionSettings(
+            hostname=settings.hostname,
+            bounce_domain=relay.bounce_domain,
+            size_limit_octets=relay.size_limit_octets,
+            recipients_limit=relay.recipients_limit,
+            expire_after_seconds=relay.expire_after_seconds,
+        ),
+        replica, spool, token_keys, caps, admit, clock, log,
+    )  # fmt: skip
+    returns = Returns(spool, notifier, classifier, spool.accepted_event, admit, spool.ids.event, clock)
+    inbound = InboundGate(
+        InboundSettings(settings.hostname, relay.bounce_domain, settings.data / "inbound"),
+        spool, token_keys, Owners(settings.data / "run", spool.spool_id, returns.record).deliver, clock, log,
+    )  # fmt: skip
+    smtp_counters = SmtpCounters()
+    sessions = Sessions(limits(settings), smtp_counters, log, group)
+    listening = [listener_settings(settings, table) for table in relay.listener]
+    tls = server_tls(settings) if any(one.tls is not TlsMode.NONE for one in listening) else None
+    listeners = [
+        SmtpListener(
+            one,
+            submission if one.role is Role.SUBMISSION else inbound,
+            tls if one.tls is not TlsMode.NONE else None,
+            sessions,
+            utc_now,
+        )
+        for one in listening
+    ]
+    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, clock)
+    telemetry = settings.config.telemetry
+    shipper = FileShipper(
+        ShipSettings(
+            folder=settings.data / "events",
+            name=f"worker-{index}",
+            spool_id=spool.spool_id,
+            file_octets=telemetry.event_file_octets,
+            files=telemetry.event_files,
+            keep_seconds=settings.config.spool.event_days * 86400,
+        ),
+        spool.events_after, spool.prune_events, clock,
+    )  # fmt: skip
+    follower = FileFollower(directory, replica, check_key, lambda why: log.error("directory_not_read", why=why))
+    parts = Parts(
+        settings, index, log, lines, replica, follower, spool, scheduler, holds, sessions, listeners, tls, shipper, inbound,
+        returns, smtp_counters, counters, caps, executor, clock,
+    )  # fmt: skip
+
+    def changed() -> None:
+        log.info("directory_changed", generation=replica.generation)
+        sessions.recheck()
+        parts.review_wanted = True
+
+    replica.on_change(changed)
+    return parts
+
+
+def server_tls(settings: Settings) -> ServerTls:
+    """Give the certificate of this machine, made when there is none."""
+    relay = settings.config.relay
+    if relay.certificate_file and relay.certificate_key_file:
+        return ServerTls(settings.path(relay.certificate_file), settings.path(relay.certificate_key_file))
+    certificate, key = settings.data / "tls" / "certificate.pem", settings.data / "tls" / "key.pem"
+    make_self_signed(certificate, key, settings.hostname, utc_now)
+    return ServerTls(certificate, key)

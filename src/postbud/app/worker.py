@@ -1,0 +1,142 @@
+"""One relay worker: wires every stage of the journey into one process and runs it until told to stop.
+
+Owns composition only. Start: spool, directory, egress, gates, listeners, control socket; then "ready" on its standard output.
+Stop (SIGTERM, or the supervisor gone): accept no more, let transactions and attempts finish, close the spool.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from postbud.app.config import Settings
+from postbud.app.control import ControlServer
+from postbud.app.parts import Parts, log_bug, wire
+from postbud.app.queue_ops import handlers
+from postbud.app.translate import spool_settings
+from postbud.spool.adopt import adopt
+from postbud.spool.sqlite import Spool
+from postbud.telemetry.logs import configure
+
+_REVIEW_SECONDS = 60.0
+_LAG_PROBE_SECONDS = 0.25
+
+
+async def run_worker(settings: Settings, directory: Path, index: int) -> int:
+    """Run a worker; give its exit status: 0 after a clean stop, 1 when the spool broke (the supervisor starts it anew)."""
+    telemetry = settings.config.telemetry
+    log, lines = configure(level=telemetry.log_level, as_json=telemetry.log_json, worker=str(index))
+    stop = asyncio.Event()
+    broken: list[str] = []
+
+    def on_broken(why: str) -> None:
+        broken.append(why)
+        log.error("spool_broken", why=why)
+        stop.set()
+
+    spool = await Spool.open(settings.data / "spool" / f"worker-{index}", spool_settings(settings), on_broken=on_broken)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            parts = wire(settings, directory, index, spool, group, log, lines)
+            control = ControlServer(
+                settings.data / "run" / f"worker-{index}.sock", handlers(parts), lambda what, error: log_bug(log, what, error)
+            )
+            await control.start()
+            helpers = [
+                group.create_task(parts.follower.run()),
+                group.create_task(parts.shipper.run(lambda why: log.error("ship_waits", why=why))),
+                group.create_task(_review(parts)),
+                group.create_task(_probe_lag(parts)),
+                group.create_task(_watch_parent(stop)),
+            ]
+            scheduling = group.create_task(parts.scheduler.run())
+            if index == 0:
+                await _adopt_orphans(parts)
+            for listener in parts.listeners:
+                await listener.start()
+            log.info("ready", listeners=[f"{item.settings.name}" for item in parts.listeners], spool=spool.spool_id)
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+            await stop.wait()
+            log.info("stopping")
+            await _shut_down(parts, control, scheduling, broken=bool(broken))
+            for helper in helpers:
+                helper.cancel()
+    finally:
+        await spool.close()
+    if not broken:
+        log.info("stopped")
+    return 1 if broken else 0
+
+
+async def _adopt_orphans(parts: Parts) -> None:
+    """Take over the spools of workers that are no more (fewer workers than before)."""
+    for folder in sorted((parts.settings.data / "spool").glob("worker-*")):
+        number = folder.name.removeprefix("worker-")
+        if number.isdigit() and int(number) >= parts.settings.workers:
+            moved = await adopt(folder, parts.spool)
+            parts.log.info("adopted", folder=folder.name, deliveries=moved)
+            parts.scheduler.rouse()
+
+
+async def _review(parts: Parts) -> None:
+    """Keep holds true: after each change of the directory, and once a minute for the clock's sake."""
+    next_at = 0.0
+    while True:
+        await asyncio.sleep(0.1)
+        now = time.monotonic()
+        if parts.review_wanted or now >= next_at:
+            parts.review_wanted = False
+            next_at = now + _REVIEW_SECONDS
+            await parts.holds.review()
+            if parts.tls is not None:
+                try:
+                    if parts.tls.reload_if_changed():
+                        parts.log.info("certificate_reloaded")
+                except (OSError, ValueError) as error:
+                    parts.log.warning("certificate_not_reloaded", why=str(error))
+
+
+async def _probe_lag(parts: Parts) -> None:
+    """Measure how late the event loop runs, and tell the supervisor that it runs at all (row 25)."""
+    beat = parts.settings.data / "run" / f"worker-{parts.index}.beat"
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(_LAG_PROBE_SECONDS)
+        lag = time.monotonic() - before - _LAG_PROBE_SECONDS
+        parts.lag_seconds = max(lag, parts.lag_seconds * 0.9)
+        beat.touch()
+
+
+async def _watch_parent(stop: asyncio.Event) -> None:
+    """Stop when the supervisor is gone: its end of our standard input closes (row 11)."""
+    if os.environ.get("POSTBUD_SUPERVISED") != "1":
+        return
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    stop.set()
+
+
+async def _shut_down(parts: Parts, control: ControlServer, scheduling: asyncio.Task[None], *, broken: bool) -> None:
+    for listener in parts.listeners:
+        listener.stop()
+    control.stop()
+    seconds = 0.0 if broken else parts.settings.config.relay.drain_seconds
+    parts.scheduler.stop()
+    await parts.sessions.drain(seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.shield(scheduling)
+    except TimeoutError:
+        scheduling.cancel()
+    if not broken:
+        while await parts.shipper.ship_once():
+            pass
+    parts.caps.close()
+    parts.executor.shutdown(wait=False, cancel_futures=True)

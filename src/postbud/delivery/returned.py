@@ -1,0 +1,151 @@
+"""A bounce came back after we delivered: note it on the delivery's account and tell whom the next hop could not.
+
+The delivery stays `delivered` (P3: one final state); the event is `dsn_received`. Since the reverse-path on the wire was
+ours, the submitter's own reverse-path gets a DSN from us; else the bounce would end here.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from postbud.bounce.classify import Classifier
+from postbud.delivery.notify import Notifier
+from postbud.delivery.record import Change, owes
+from postbud.model.content import Content
+from postbud.model.delivery import Delivery, Message, State
+from postbud.model.event import Event, EventKind
+from postbud.model.ids import AccountId, CredentialId, DeliveryId, EventId, MessageId, ServerId
+from postbud.model.mailbox import Mailbox, MailboxError
+from postbud.model.returned import Returned, ReturnedRecipient
+from postbud.spool.sqlite import Spool
+from postbud.spool.values import Batch
+
+FindAccepted = Callable[[str], Awaitable[Event | None]]
+_FAILED = "failed"
+
+
+class Returns:
+    """Records bounces for messages that this worker's spool accepted."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        notifier: Notifier,
+        classifier: Classifier,
+        find_accepted: FindAccepted,
+        admit: Callable[[Message, Content, Sequence[Delivery]], None],
+        new_event_id: Callable[[], EventId],
+        clock: Callable[[], float],
+    ) -> None:
+        self._spool = spool
+        self._notifier = notifier
+        self._classifier = classifier
+        self._find_accepted = find_accepted
+        self._admit = admit
+        self._new_event_id = new_event_id
+        self._clock = clock
+
+    async def record(self, returned: Returned) -> bool:
+        """Record a bounce durably; False when the message is not known here any more."""
+        accepted = await self._find_accepted(returned.id)
+        if accepted is None:
+            return False
+        message = _message_of(accepted)
+        batch = Batch()
+        changes: list[Change] = []
+        for recipient in returned.recipients:
+            delivery = _delivery_of(accepted, returned.id, recipient)
+            if delivery is None:
+                continue
+            event = self._event(accepted, delivery, recipient, returned.reporting_mta)
+            failed = recipient.action == _FAILED and owes(message, delivery, "failed")
+            if failed:
+                changes.append(Change(delivery, event, "failed"))
+            batch.events.append(event)
+        if not batch.events:
+            return False
+        reports, events = self._notifier.reports(message, None, changes)
+        batch.messages.extend(reports)
+        batch.events.extend(events)
+        await self._spool.commit(batch)
+        for report in reports:
+            self._admit(report.message, report.content, report.deliveries)
+        return True
+
+    def _event(self, accepted: Event, delivery: Delivery, recipient: ReturnedRecipient, host: str) -> Event:
+        found = self._classifier.classify(None, recipient.status or None, recipient.diagnostic)
+        return Event(
+            id=self._new_event_id(),
+            kind=EventKind.DSN_RECEIVED,
+            at=datetime.fromtimestamp(self._clock(), UTC),
+            account=accepted.account,
+            server=accepted.server,
+            credential=accepted.credential,
+            message=accepted.message,
+            delivery=delivery.id,
+            message_at=accepted.message_at,
+            recipient=delivery.mailbox,
+            message_id=accepted.message_id,
+            list=accepted.list,
+            campaign=accepted.campaign,
+            tag=accepted.tag,
+            metadata=accepted.metadata,
+            from_domain=accepted.from_domain,
+            signing_domain=accepted.signing_domain,
+            pool=accepted.pool,
+            host=host,
+            enhanced=recipient.status,
+            reply=recipient.diagnostic,
+            reason=recipient.action,
+            classified=found.value,
+        )
+
+
+def _message_of(accepted: Event) -> Message:
+    return Message(
+        id=MessageId(accepted.message),
+        account=AccountId(accepted.account),
+        server=ServerId(accepted.server),
+        credential=CredentialId(accepted.credential),
+        reverse_path=accepted.reverse_path,
+        signing_domain=accepted.signing_domain or None,
+        from_domain=accepted.from_domain,
+        received_at=accepted.at,
+        size_octets=accepted.size_octets,
+        subject=accepted.subject,
+        message_id=accepted.message_id,
+    )
+
+
+def _delivery_of(accepted: Event, wanted_id: str, recipient: ReturnedRecipient) -> Delivery | None:
+    """Give the delivery that a recipient block means: the token's own, else the one whose mailbox it names."""
+    mailbox, delivery_id = "", ""
+    if wanted_id in accepted.deliveries:
+        delivery_id = wanted_id
+        mailbox = accepted.recipients[accepted.deliveries.index(wanted_id)]
+    else:
+        named = _key(recipient.mailbox)
+        for candidate, candidate_id in zip(accepted.recipients, accepted.deliveries, strict=False):
+            if _key(candidate) == named or len(accepted.recipients) == 1:
+                mailbox, delivery_id = candidate, candidate_id
+                break
+    if not delivery_id:
+        return None
+    at = accepted.at.timestamp()
+    return Delivery(
+        id=DeliveryId(delivery_id),
+        message_id=MessageId(accepted.message),
+        mailbox=mailbox,
+        domain=mailbox.rpartition("@")[2],
+        due_at=at,
+        expires_at=at,
+        created_at=at,
+        state=State.DELIVERED,
+        last_reply=" ".join(part for part in (recipient.status, recipient.diagnostic) if part),
+    )
+
+
+def _key(mailbox: str) -> str:
+    try:
+        return Mailbox.parse(mailbox, smtputf8=True).key()
+    except MailboxError:
+        return mailbox.lower()

@@ -1,0 +1,131 @@
+"""Stage 7, ship: events in the order of their commits, as JSON lines in rotated files (a standalone relay's consumer).
+
+The file is the high-water mark: each line carries `seq`, a restart cuts a torn last line off and goes on after the last whole
+one. So a kill never loses an event and never writes one twice; consumers that do see one twice know it by its `id`.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+_POLL_SECONDS = 0.2
+_PAGE = 1000
+_PRUNE_SECONDS = 60.0
+_TAIL_OCTETS = 1 << 20
+
+ReadEvents = Callable[[int, int], Awaitable[list[tuple[int, bytes]]]]
+PruneEvents = Callable[[int, float], Awaitable[int]]
+
+
+class _Mark(msgspec.Struct):
+    """The part of a line that tells where we are."""
+
+    seq: int
+    spool: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShipSettings:
+    """Where the lines go and how many are kept."""
+
+    folder: Path
+    name: str
+    spool_id: int
+    file_octets: int
+    files: int
+    keep_seconds: float
+
+
+class FileShipper:
+    """Writes the events of one spool."""
+
+    def __init__(self, settings: ShipSettings, read: ReadEvents, prune: PruneEvents, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._read = read
+        self._prune = prune
+        self._clock = clock
+        self._path = settings.folder / f"{settings.name}.jsonl"
+        self.seq = 0
+        self.shipped = 0
+
+    async def run(self, on_problem: Callable[[str], None]) -> None:
+        """Ship until cancelled; a disk that does not take lines is tried again, and mail goes on."""
+        self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.seq = await asyncio.to_thread(self._recover)
+        prune_at = 0.0
+        while True:
+            try:
+                moved = await self.ship_once()
+                if self._clock() >= prune_at:
+                    prune_at = self._clock() + _PRUNE_SECONDS
+                    await self._prune(self.seq, self._clock() - self._settings.keep_seconds)
+            except OSError as error:
+                on_problem(f"event file: {error.strerror}")
+                moved = 0
+            if moved < _PAGE:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def ship_once(self) -> int:
+        """Ship one page; give how many events it had."""
+        page = await self._read(self.seq, _PAGE)
+        if page:
+            await asyncio.to_thread(self._write, page)
+            self.seq = page[-1][0]
+            self.shipped += len(page)
+        return len(page)
+
+    def _write(self, page: list[tuple[int, bytes]]) -> None:
+        lines = b"".join(
+            b'{"seq":%d,"spool":%d,%b\n' % (seq, self._settings.spool_id, event[1:]) for seq, event in page
+        )
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            start = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, lines)
+            except OSError:
+                os.ftruncate(descriptor, start)  # half a page must not stay: its second try would double it
+                raise
+            size = start + len(lines)
+        finally:
+            os.close(descriptor)
+        if size >= self._settings.file_octets:
+            self._rotate(page[-1][0])
+
+    def _rotate(self, seq: int) -> None:
+        self._path.rename(self._settings.folder / f"{self._settings.name}.{seq:016d}.jsonl")
+        for old in self._rotated()[: -self._settings.files]:
+            old.unlink(missing_ok=True)
+
+    def _rotated(self) -> list[Path]:
+        return sorted(self._settings.folder.glob(f"{self._settings.name}.{'[0-9]' * 16}.jsonl"))
+
+    def _recover(self) -> int:
+        """Cut a torn line, give the last sequence number that was written for this spool (0: none)."""
+        for path in (self._path, *reversed(self._rotated())):
+            if not path.exists():
+                continue
+            with path.open("r+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_OCTETS))
+                tail = file.read()
+                whole = tail.rfind(b"\n") + 1
+                file.truncate(size - len(tail) + whole)
+            lines = tail[:whole].splitlines()
+            if lines:
+                try:
+                    mark = msgspec.json.decode(lines[-1], type=_Mark)
+                except msgspec.DecodeError:
+                    continue
+                return mark.seq if mark.spool == self._settings.spool_id else 0
+        return 0
+
+
+def _write_all(descriptor: int, octets: bytes) -> None:
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(descriptor, view) :]
