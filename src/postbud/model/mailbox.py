@@ -115,8 +115,6 @@ class Mailbox:
             raise MailboxError(Flaw.LITERAL, "address literals are not mailed to")
         _check_local_part(local_part)
         canonical = parse_domain(domain)
-        if not canonical.isascii() or (not domain.isascii() and is_deceptive(domain)):
-            raise MailboxError(Flaw.DOMAIN, "a label mixes scripts or hides characters")
         if len(local_part.encode()) + len(canonical) + 3 > MAX_PATH_OCTETS:
             raise MailboxError(Flaw.TOO_LONG, "path is longer than 256 octets")
         return cls(local_part, canonical)
