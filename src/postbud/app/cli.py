@@ -23,8 +23,8 @@ from postbud.delivery.signing import check_key
 from postbud.link.file import load
 from postbud.link.replica import hash_secret
 from postbud.model.settings import SettingsError
+from postbud.spool.failpoint import configure as configure_failpoints
 from postbud.spool.values import SpoolLocked, SpoolUnusable
-from postbud.telemetry.failpoint import configure as configure_failpoints
 from postbud.telemetry.logs import configure as configure_logs
 
 _MIN_SECRET = 20

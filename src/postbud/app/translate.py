@@ -3,9 +3,10 @@
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from postbud.app.config import ListenerTable, RouteTable, Settings
-from postbud.egress.settings import DnsSettings, EgressSettings, RouteSettings, SiteLimits, SourceSettings, Timers
+from postbud.egress.settings import EgressSettings, RouteSettings, SiteLimits, SourceSettings, Timers
 from postbud.egress.settings import TlsMode as EgressTls
 from postbud.model.settings import SettingsError
+from postbud.net.dns import ResolverSettings
 from postbud.shaping.backoff import RetrySchedule
 from postbud.smtpd.settings import Limits, ListenerSettings, Role, TlsMode
 from postbud.spool.values import SpoolSettings
@@ -67,7 +68,7 @@ def egress_settings(settings: Settings) -> EgressSettings:
         sources=tuple(SourceSettings(one.id, one.address, one.helo, one.pool) for one in settings.config.source),
         timers=timers,
         limits=SiteLimits(connections=relay.connections_per_site, messages_per_connection=relay.messages_per_connection),
-        dns=DnsSettings(nameservers=tuple(_nameserver(text) for text in settings.config.dns.nameservers)),
+        dns=ResolverSettings(nameservers=tuple(_nameserver(text) for text in settings.config.dns.nameservers)),
         allowed_networks=_networks(relay.allow_private_networks, "relay.allow_private_networks"),
         port=relay.smtp_port,
     )

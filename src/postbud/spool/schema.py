@@ -54,10 +54,11 @@ def check_sqlite(version: str) -> None:
         )
 
 
-def open_writer(path: Path, page_octets: int = 8192) -> apsw.Connection:
+def open_writer(path: Path, page_octets: int = 4096) -> apsw.Connection:
     """Open the connection that writes, making the file when missing; nothing is checked yet."""
     check_sqlite(apsw.sqlite_lib_version())
     connection = apsw.Connection(str(path))
+    path.chmod(0o600)
     connection.set_busy_timeout(5_000)
     connection.execute(f"PRAGMA page_size = {page_octets}")
     connection.execute("PRAGMA journal_mode = WAL")

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 import apsw
+import msgspec
 
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message
-from postbud.model.ids import DeliveryId, IdSource, MessageId
+from postbud.model.event import Event
+from postbud.model.ids import DeliveryId, IdSource, MessageId, to_octets
 from postbud.model.refusal import Refusal, Why
 from postbud.spool.content import ContentStore, ContentWriter, checksum_of_file
 from postbud.spool.inflight import InFlight
@@ -186,6 +188,12 @@ class Spool:
         events, damage = await self._read(self._reader.events_after, seq, limit)
         await self._put_aside(damage)
         return events
+
+    async def accepted_event(self, public_id: str) -> Event | None:
+        """Give the `accepted` event of a message or delivery id, None when it is not kept here (any more)."""
+        at = int.from_bytes(to_octets(public_id)[:6], "big") / 1000
+        found = await self._read(self._reader.accepted_event, public_id, at)
+        return msgspec.json.decode(found, type=Event) if found is not None else None
 
     async def prune_events(self, shipped_seq: int, older_than: float) -> int:
         """Forget events that are shipped and older than an instant, or more than `event_rows`; give how many.

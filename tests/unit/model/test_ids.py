@@ -20,7 +20,7 @@ def test_ids_grow_within_a_millisecond_and_when_the_clock_steps_back() -> None:
 
 
 def test_a_full_counter_borrows_from_the_next_millisecond() -> None:
-    ids = IdSource(1, lambda: 5, lambda count: bytes(count))
+    ids = IdSource(1, lambda: 5, bytes)
     last = b""
     for _ in range(0x10000 + 2):
         octets = ids.octets()

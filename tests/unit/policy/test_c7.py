@@ -63,7 +63,7 @@ def test_an_ordinary_message_passes_everywhere(kind: Kind) -> None:
         (GOOD + b"Sender: nobody\r\n", ("C7-SENDER", Why.BAD_CONTENT)),
         (GOOD + b"Sender: a@acme.example, b@acme.example\r\n", ("C7-SENDER", Why.BAD_CONTENT)),
         (b"From: \"ceo@bank.example\" <printer@acme.example>\r\n", ("C7-NAME", Why.POLICY)),
-        ("From: =?utf-8?q?evil=E2=80=AE?= <printer@acme.example>\r\n".encode(), ("C7-NAME", Why.POLICY)),
+        (b"From: =?utf-8?q?evil=E2=80=AE?= <printer@acme.example>\r\n", ("C7-NAME", Why.POLICY)),
     ],
 )
 @pytest.mark.row("E11", "E12")
