@@ -63,6 +63,7 @@ def check(
     events: list[Record],
     queue: list[Record],
     kill_times: Sequence[float] = (),
+    grace_seconds: float = GRACE_SECONDS,
 ) -> Report:
     """Judge. `queue` holds {message, delivery?, recipient} of what is still queued."""
     report = Report()
@@ -73,7 +74,7 @@ def check(
     _check_promises(client, histories, still, report)
     _check_sink(attempts, sink, report)
     _check_delivered_was_received(attempts, histories, sink, report)
-    _check_duplicates(sink, histories, sorted(kill_times), report)
+    _check_duplicates(sink, histories, sorted(kill_times), grace_seconds, report)
     report.counts["kill_times"] = len(kill_times)
     return report
 
@@ -185,7 +186,9 @@ def _check_delivered_was_received(
                 report.violation("P1", f"{message}: {mailbox} is recorded as delivered, the sink never had it")
 
 
-def _check_duplicates(sink: list[Record], histories: _Histories, kill_times: list[float], report: Report) -> None:
+def _check_duplicates(
+    sink: list[Record], histories: _Histories, kill_times: list[float], grace_seconds: float, report: Report
+) -> None:
     deliveries = {
         mailbox: delivery
         for accepted in histories.accepted.values()
@@ -201,7 +204,7 @@ def _check_duplicates(sink: list[Record], histories: _Histories, kill_times: lis
         unknown = histories.unknown.get(deliveries.get(mailbox, ""), 0)
         for before, after in zip(sorted(times), sorted(times)[1:], strict=False):
             report.counts["duplicates"] += 1
-            if any(before - 0.5 <= kill <= min(after, before + GRACE_SECONDS) for kill in kill_times):
+            if any(before - 0.5 <= kill <= min(after, before + grace_seconds) for kill in kill_times):
                 continue
             if unknown > 0:
                 unknown -= 1
@@ -212,9 +215,11 @@ def _check_duplicates(sink: list[Record], histories: _Histories, kill_times: lis
             )
 
 
-def check_relay(relay: Any, sink: Any, client_path: Path) -> Report:
-    """Judge a `harness.Relay` and its `Recorder` from their files."""
-    return check(list(json_lines([client_path])), sink.received(), relay.events(), relay.queue(), relay.kill_times)
+def check_relay(relay: Any, sink: Any, client_path: Path, grace_seconds: float = GRACE_SECONDS) -> Report:
+    """Judge a `harness.Relay` that runs and its `Recorder` from what they left."""
+    return check(
+        list(json_lines([client_path])), sink.received(), relay.events(), relay.queue(), relay.kill_times, grace_seconds
+    )
 
 
 def main() -> int:

@@ -12,6 +12,8 @@ trouble, so that one sink serves every test without state of its own:
 | `dot-451-`, `dot-554-` (any code) | answers the final dot so, records with `"refused": code` |
 | `drop-` | records, then closes without an answer to the final dot |
 | `slow-` | records, answers the final dot after 2 s |
+| `hang-rcpt-`, `hang-data-` | never answers RCPT, or DATA |
+| `bye-` | answers the final dot with 250 and closes at once, without 221 |
 
 Ends each answer `drop-once-…`: the same, but only the first time for a given recipient.
 """
@@ -103,6 +105,8 @@ class Session(asyncio.Protocol):
         elif verb == b"DATA":
             if not self._recipients:
                 self._say("554 5.5.1 No valid recipients")
+            elif any(mailbox.startswith("hang-data-") and self._first_time(mailbox) for mailbox in self._recipients):
+                return
             else:
                 self._in_data, self._scanned = True, 0
                 self._say("354 Go on")
@@ -128,6 +132,8 @@ class Session(asyncio.Protocol):
 
     def _rcpt(self, mailbox: str) -> None:
         trouble = _CODE.match(mailbox)
+        if mailbox.startswith("hang-rcpt-") and self._first_time(mailbox):
+            return
         if trouble and trouble[1] == "rcpt" and self._first_time(mailbox):
             self._say(f"{trouble[2]} {trouble[2][0]}.2.1 As asked")
             return
@@ -165,6 +171,10 @@ class Session(asyncio.Protocol):
             self._transport.close()
             return
         slow = any(mailbox.startswith("slow-") for mailbox in self._recipients)
+        if any(mailbox.startswith("bye-") for mailbox in self._recipients):
+            self._say("250 2.0.0 Ok, and bye")
+            self._transport.close()
+            return
         self._reset()
         answer = f"{refused} {refused[0]}.0.0 As asked" if refused else "250 2.0.0 Ok"
         delay = self._delay + (2.0 if slow else 0.0)
