@@ -178,7 +178,6 @@ class Reader:
         return Gauges(
             queued=ask("SELECT count(*) FROM delivery").get - held,
             held=held,
-            messages=ask("SELECT count(*) FROM message").get,
             octets=octets,
             events=ask("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM event").get,
             quarantined=ask("SELECT count(*) FROM quarantine").get,

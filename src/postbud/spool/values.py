@@ -85,7 +85,6 @@ class Gauges:
 
     queued: int = 0
     held: int = 0
-    messages: int = 0
     octets: int = 0
     events: int = 0
     quarantined: int = 0
