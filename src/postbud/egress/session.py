@@ -143,7 +143,7 @@ class Session(asyncio.Protocol):
         self.check()
         assert self._transport is not None
         try:
-            self._transport.write(self.client.send(line, *stages, shown=secret))
+            self._transport.write(self.client.send(line, *stages, shown=shown))
         except ReplyError as error:
             self._fail(SessionError(f"the peer broke the protocol: {error.why}", error.enhanced))
             self.check()
@@ -192,7 +192,7 @@ class Session(asyncio.Protocol):
         Raises:
             SessionError: The session ended first.
         """
-        self.write(line, stage, shown=secret)
+        self.write(line, stage, shown=shown)
         return await self.answer(seconds)
 
     async def answer(self, seconds: float) -> Reply:
