@@ -8,6 +8,7 @@ is read after it (K2).
 import asyncio
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from postbud.egress.tls import HANDSHAKE_ERRORS, describe
 from postbud.model.outcome import Peer, Reply
@@ -55,9 +56,9 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; again when TLS has taken over."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS)
+
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; wake the waiter when what it waits for is complete."""
