@@ -48,7 +48,11 @@ def to_quoted_printable(header: bytes, body: bytes, *, seven_bit: bool = False) 
             pieces.append(part_body)
             position = part.end
     new_body = b"".join([*pieces, body[position:]])
-    return (new_header, new_body) if fits(new_body, seven_bit=seven_bit) else None
+    if not fits(new_body, seven_bit=seven_bit):
+        return None
+    if len(split_parts(new_header, new_body).parts) != len(split.parts):  # a soft line end made a delimiter of text
+        return None
+    return new_header, new_body
 
 
 def fits(octets: bytes, *, seven_bit: bool) -> bool:
