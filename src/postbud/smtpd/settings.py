@@ -32,7 +32,14 @@ class ListenerSettings:
     auth_without_tls: bool = False
     ip_credentials: bool = False
     proxy_from: tuple[IPv4Network | IPv6Network, ...] = ()  # peers that must begin with a PROXY header; nobody else may
-    banner_delay_seconds: float = 0.0  # inbound only, worth about 0.3: shows who talks before the greeting
+    banner_delay_seconds: float | None = None  # shows who talks before the greeting; None: 0.3 for inbound, else none
+
+    @property
+    def greeting_seconds(self) -> float:
+        """How long to wait before the greeting."""
+        if self.banner_delay_seconds is not None:
+            return self.banner_delay_seconds
+        return 0.3 if self.role is Role.INBOUND else 0.0
 
     @property
     def name(self) -> str:
