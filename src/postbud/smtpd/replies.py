@@ -1,7 +1,7 @@
 """Our replies that no command's syntax decides: refusals as SMTP says them, and the last words of a session."""
 
 from postbud.model.refusal import Refusal
-from postbud.wire.server import reply_line
+from postbud.wire.events import reply_line
 
 TOO_BUSY = b"421 4.3.2 Too many connections, try again later\r\n"
 TOO_MANY_FROM_YOU = b"421 4.7.0 Too many connections from your address\r\n"

@@ -1,26 +1,26 @@
-"""One SMTP session: an asyncio Protocol around `wire.server`, which asks the gate and watches the clock.
+"""One SMTP session: what `wire.server` tells is asked of the gate, and the gate's answer said.
 
-The session reads octets, pulls events and answers them; only finishing a message, draining content, a held-back 535 and the
-TLS handshake take time, and while one of them does the session is *busy*: it reads into a bounded buffer and answers nothing.
-Own buffer, never streams: what arrived in clear behind STARTTLS can then never be read as if it had come through TLS (row C1).
-Whatever the gate raises that is no refusal is a bug: logged with its traceback, the peer hears 451 4.3.0.
+Reads top to bottom in the order of the journey: signing in, MAIL, RCPT, DATA, content, its end. Only finishing a message,
+draining content, a held-back 535 and the TLS handshake take time. Whatever the gate raises that is no refusal is a bug: logged
+with its traceback, the peer hears 451 4.3.0.
 """
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from postbud.model.envelope import Client
 from postbud.model.refusal import Refusal, Why
 from postbud.model.text import printable
 from postbud.smtpd import replies
+from postbud.smtpd.connection import Connection, TlsSide
 from postbud.smtpd.gate import Gate, Identity
 from postbud.smtpd.sessions import Sessions
 from postbud.smtpd.settings import ListenerSettings, Role, TlsMode
 from postbud.smtpd.transaction import Transaction
-from postbud.wire.server import (
+from postbud.wire.events import (
     Authenticate,
     ContentChunk,
     Data,
@@ -29,14 +29,11 @@ from postbud.wire.server import (
     Mail,
     Rcpt,
     SecretExposed,
-    ServerConnection,
     ServerSettings,
     StartTls,
-    State,
 )
+from postbud.wire.server import ServerConnection
 
-_MAX_UNREAD = 65_536  # while busy
-_MAX_UNSENT = 65_536  # replies that a peer does not read
 _FLAW_TEXTS = {
     Why.TOO_BIG: "Message is too big",
     Why.BAD_CONTENT: "Content holds NUL",
@@ -44,133 +41,51 @@ _FLAW_TEXTS = {
 }
 
 
-class Session(asyncio.Protocol):
+class Session(Connection):
     """One connection. `enter` and `leave` count it for the listener."""
 
     def __init__(
         self, settings: ListenerSettings, gate: Gate, context: ssl.SSLContext | None, sessions: Sessions,
         clock: Callable[[], datetime], address: str, port: int, key: str,
     ) -> None:  # fmt: skip
+        """Take the listener's wiring; `key` is what the connection counts as (`address_key`)."""
+        announced = ServerSettings(
+            hostname=settings.hostname,
+            size_limit_octets=gate.size_limit_octets,
+            recipients_limit=gate.recipients_limit,
+            auth=gate.requires_auth,
+            auth_without_tls=settings.auth_without_tls,
+            starttls=context is not None and settings.tls is TlsMode.STARTTLS,
+            tls=settings.tls is TlsMode.IMPLICIT,
+            strict_greeting=settings.role is Role.INBOUND,
+        )
+        super().__init__(ServerConnection(announced), sessions)
         self._settings = settings
         self._gate = gate
         self._context = context
-        self._sessions = sessions
-        self._counters = sessions.counters
-        self._limits = sessions.limits
         self._clock = clock
         self._address = address
         self._port = port
         self._key = key
-        self._loop = asyncio.get_running_loop()
-        implicit = settings.tls is TlsMode.IMPLICIT
-        self._wire = ServerConnection(
-            ServerSettings(
-                hostname=settings.hostname,
-                size_limit_octets=gate.size_limit_octets,
-                recipients_limit=gate.recipients_limit,
-                auth=gate.requires_auth,
-                auth_without_tls=settings.auth_without_tls,
-                starttls=context is not None and settings.tls is TlsMode.STARTTLS,
-                tls=implicit,
-                strict_greeting=settings.role is Role.INBOUND,
-            )
-        )
-        self.made = False
-        self._transport: asyncio.Transport | None = None
         self._serial = 0
         self._tls: str | None = None
         self._identity: Identity | None = None
         self._transaction: Transaction | None = None
-        self._busy = False
-        self._blocked = False  # the peer does not read our replies
-        self._paused = False
-        self._over = False  # the last reply is on its way
-        self._lost = False
-        self._eof = False
-        self._draining = False
-        self._deadline = 0.0
-        self._received = 0
-        self._window_at = 0.0
-        self._window_received = 0
-        self._content_ends_at = 0.0
         self._auth_failures = 0
         self._held_back: asyncio.TimerHandle | None = None
 
-    # what asyncio calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
-        self.made = True
-        self._take_transport(cast("asyncio.Transport", transport))  # uvloop's are not of asyncio's class
+    def _begun(self) -> None:
         if self._settings.tls is TlsMode.IMPLICIT:
-            self._tls = _describe(transport)
+            self._tls = _describe(self._transport)
             self._counters.tls_handshakes += 1
         self._counters.connections += 1
         self._serial = self._sessions.next_serial()
-        self._sessions.add(self)
-        self._wire.greet()
-        self._draining = self._sessions.draining
-        self._settle()
 
-    def data_received(self, data: bytes) -> None:
-        """Take octets and answer what they say."""
-        if self._over:
-            return
-        self._received += len(data)
-        self._wire.feed(data)
-        if not self._busy:
-            self._pump()
-        elif self._wire.unread > _MAX_UNREAD:
-            self._pace()
-
-    def eof_received(self) -> bool | None:
-        """Answer what was asked before the peer went silent, then close."""
-        self._eof = True
-        return True if self._busy and not self._over and not self._wire.tls else None
-
-    def pause_writing(self) -> None:
-        """Stop reading from a peer that does not read."""
-        self._blocked = True
-        self._pace()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        self._blocked = False
-        if not self._busy and not self._over:
-            self._pump()
-        self._pace()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
-        """Forget everything that was not complete."""
-        if self._lost:
-            return
-        self._lost = self._over = True
-        self._sessions.remove(self)
+    def _ended(self) -> None:
         self._sessions.connections.leave(self._key)
         if self._held_back is not None:
             self._held_back.cancel()
             self._stop_holding_back()
-        if not self._busy:
-            self._discard()
-
-    # what the registry calls
-
-    def sweep(self, now: float) -> None:
-        """Close when a deadline has passed."""
-        if self._over:
-            if now >= self._deadline and self._transport is not None:
-                self._transport.abort()
-        elif self._blocked:
-            if now >= self._deadline:
-                self._counters.timeouts += 1
-                self.abort()
-        elif self._busy:
-            self._window_at = 0.0
-        elif self._wire.state is State.CONTENT:
-            self._check_rate(now)
-        elif now >= self._deadline:
-            self._counters.timeouts += 1
-            self._terminate(replies.IDLE)
 
     def recheck(self) -> None:
         """Ask again whether the identity may send."""
@@ -185,32 +100,7 @@ class Session(asyncio.Protocol):
             self._sessions.log.exception("session_fault", **self._fields())
             self._recover()
 
-    def drain(self) -> None:
-        """Say goodbye as soon as no transaction is open."""
-        self._draining = True
-        if not self._over:
-            self._settle()
-
-    def abort(self) -> None:
-        """Say goodbye now."""
-        if not self._over:
-            self._terminate(replies.SHUTTING_DOWN)
-        if self._transport is not None:
-            self._transport.abort()
-
     # events
-
-    def _pump(self) -> None:
-        wire = self._wire
-        while not self._busy and not self._blocked:
-            event = wire.next_event()
-            if event is None:
-                break
-            self._answer(event)
-        transaction = self._transaction
-        if transaction is not None and transaction.writer is not None and wire.content_flaw is not None:
-            transaction.discard()
-        self._settle()
 
     def _answer(self, event: Event) -> None:
         try:
@@ -263,9 +153,7 @@ class Session(asyncio.Protocol):
     def _on_data(self, _event: Data) -> None:
         transaction = self._current()
         transaction.writer = self._gate.open_content()
-        now = self._loop.time()
-        self._window_at, self._window_received = now, self._received
-        self._content_ends_at = now + self._limits.content_seconds
+        self._watch_content()
         self._wire.accept(normalise=self._identity is not None and self._identity.normalise_line_ends)
 
     def _on_content(self, event: ContentChunk) -> None:
@@ -315,15 +203,12 @@ class Session(asyncio.Protocol):
 
     def _on_starttls(self, _event: StartTls) -> None:
         self._wire.accept()
+        self._pace()  # before the 220 is sent: the peer's next octets are for the TLS layer alone
         self._begin(self._start_tls())
 
     # what takes time
 
-    def _begin(self, work: Awaitable[None]) -> None:
-        self._busy = True
-        self._sessions.tasks.create_task(self._run(work))
-
-    async def _run(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
         except Refusal as refusal:
@@ -331,16 +216,6 @@ class Session(asyncio.Protocol):
         except Exception:
             self._sessions.log.exception("session_fault", **self._fields())
             self._recover()
-        finally:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        self._busy = False
-        if self._lost:
-            self._discard()
-        elif not self._over:
-            self._pump()
-            self._pace()
 
     async def _drain_content(self, transaction: Transaction) -> None:
         self._pace()
@@ -371,8 +246,7 @@ class Session(asyncio.Protocol):
         self._flush()
         if transport is None or context is None or self._over or transport.is_closing():
             return
-        self._pace(wanted=True)
-        side = _TlsSide(self)
+        side = TlsSide(self)
         try:
             inside = await self._loop.start_tls(
                 transport, side, context, server_side=True, ssl_handshake_timeout=self._limits.handshake_seconds,
@@ -423,87 +297,9 @@ class Session(asyncio.Protocol):
         self._sessions.throttle.waiting -= 1
         self._busy = False
 
-    # reading, writing, closing
-
-    def _take_transport(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_MAX_UNSENT)
-        self._deadline = self._loop.time() + self._limits.command_seconds
-
-    def _settle(self) -> None:
-        """After events: send, and close when that is what remains."""
-        if self._over:
-            return
-        if not self._busy and not self._wire.closed and not self._wire.in_transaction:
-            if self._draining:
-                self._wire.terminate(replies.SHUTTING_DOWN)
-            elif self._eof and not self._blocked:
-                self._flush()
-                self._hang_up()
-                return
-        self._flush()
-        if self._wire.closed and not self._busy:
-            self._hang_up()
-
-    def _terminate(self, reply: bytes) -> None:
-        """Say a last reply and close, whatever was going on."""
-        self._wire.terminate(reply)
-        self._flush()
-        self._hang_up()
-
-    def _flush(self) -> None:
-        octets = self._wire.take()
-        if octets and self._transport is not None and not self._transport.is_closing():
-            self._deadline = self._loop.time() + self._limits.command_seconds
-            self._transport.write(octets)
-
-    def _hang_up(self) -> None:
-        """Close, but read on for a moment: closing a socket with unread octets would destroy our last reply."""
-        if self._over:
-            return
-        self._over = True
-        self._deadline = self._loop.time() + self._limits.linger_seconds
-        if not self._busy:
-            self._discard()
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if self._wire.tls or self._eof:
-            transport.close()
-            return
-        self._pace()
-        transport.write_eof()
-
-    def _pace(self, *, wanted: bool | None = None) -> None:
-        """Read only as fast as we can work and the peer reads."""
-        transport = self._transport
-        if wanted is None:
-            draining = self._busy and self._wire.state is State.CONTENT
-            full = self._busy and self._wire.unread > _MAX_UNREAD
-            wanted = (self._blocked or draining or full) and not self._over
-        if transport is None or transport.is_closing() or wanted == self._paused:
-            return
-        self._paused = wanted
-        if wanted:
-            transport.pause_reading()
-        else:
-            transport.resume_reading()
-
-    def _check_rate(self, now: float) -> None:
-        if now >= self._content_ends_at:
-            self._counters.timeouts += 1
-            self._terminate(replies.TOO_SLOW)
-            return
-        if not self._window_at:
-            self._window_at, self._window_received = now, self._received
-        elapsed = now - self._window_at
-        if elapsed < self._limits.content_window_seconds:
-            return
-        if self._received - self._window_received < elapsed * self._limits.content_octets_per_second:
-            self._counters.timeouts += 1
-            self._terminate(replies.TOO_SLOW)
-            return
-        self._window_at, self._window_received = now, self._received
+    def _spoil(self) -> None:
+        if self._transaction is not None:
+            self._transaction.discard()
 
     def _discard(self) -> None:
         if self._transaction is not None:
@@ -550,45 +346,8 @@ class Session(asyncio.Protocol):
         )
 
 
-class _TlsSide(asyncio.Protocol):
-    """What asyncio calls inside TLS. Holds octets until the handshake's caller has begun the session anew."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._early: list[bytes] | None = []
-        self._lost = False
-
-    def open(self) -> None:
-        """Let octets through from now on."""
-        early, self._early = self._early or [], None
-        for octets in early:
-            self._session.data_received(octets)
-        if self._lost:
-            self._session.connection_lost(None)
-
-    def data_received(self, data: bytes) -> None:
-        if self._early is None:
-            self._session.data_received(data)
-        else:
-            self._early.append(data)
-
-    def eof_received(self) -> bool | None:
-        return self._session.eof_received()
-
-    def pause_writing(self) -> None:
-        self._session.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._session.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        if self._early is None:
-            self._session.connection_lost(exc)
-
-
-def _describe(transport: asyncio.BaseTransport) -> str | None:
-    cipher = transport.get_extra_info("cipher")
+def _describe(transport: asyncio.BaseTransport | None) -> str | None:
+    cipher = transport.get_extra_info("cipher") if transport is not None else None
     return f"{cipher[1]} {cipher[0]}" if cipher else None
 
 

@@ -10,20 +10,27 @@ in the same line; nothing from before STARTTLS is known after it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
-import msgspec
-
-from postbud.model.envelope import MailParameters, Recipient
-from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Why
 from postbud.wire import command as syntax
 from postbud.wire.command import CommandError
 from postbud.wire.data import DataReader
+from postbud.wire.events import (
+    Authenticate,
+    ContentChunk,
+    Data,
+    EndOfData,
+    Event,
+    Mail,
+    Rcpt,
+    SecretExposed,
+    ServerSettings,
+    StartTls,
+    reply_line,
+)
 from postbud.wire.sasl import MAX_LINE_OCTETS, MECHANISMS, Credentials, Exchange, SaslError, Step
 
-MAX_REPLY_OCTETS = 512  # RFC 5321 s4.5.3.1.5
 MAX_UNKNOWN = 20  # unknown commands in one session; Postfix's smtpd_hard_error_limit
 MAX_MALFORMED = 3  # lines with bare LF or controls: nobody honest sends a second one
 MAX_IDLE = 100  # NOOP, RSET, VRFY, HELP, EHLO since the last message; Postfix's smtpd_junk_command_limit
@@ -60,74 +67,6 @@ ACCEPTED: dict[bytes, tuple[State, bytes]] = {  # an event that is accepted: sta
     b"STARTTLS": (State.TLS, b"220 2.0.0 Ready to start TLS\r\n"),
     b"AUTH": (State.READY, b"235 2.7.0 Authentication successful\r\n"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """What one session announces."""
-
-    hostname: str
-    size_limit_octets: int
-    recipients_limit: int
-    auth: bool = True  # AUTH exists here at all
-    auth_without_tls: bool = False
-    starttls: bool = False
-    tls: bool = False  # the session begins inside TLS
-    strict_greeting: bool = False  # refuse who talks on before our answer to the first EHLO or HELO (row D3)
-
-
-class StartTls(msgspec.Struct, frozen=True):
-    """The client wants TLS. After `accept` send, do the handshake, call `tls_started`."""
-
-
-class Authenticate(msgspec.Struct, frozen=True):
-    """The client gave a name and secret."""
-
-    credentials: Credentials
-
-
-class SecretExposed(msgspec.Struct, frozen=True):
-    """The client sent a secret on a cleartext session, and was refused. Needs no answer."""
-
-    username: str
-
-
-class Mail(msgspec.Struct, frozen=True):
-    """MAIL; a reverse-path of None is the null one."""
-
-    reverse_path: Mailbox | None
-    parameters: MailParameters
-
-
-class Rcpt(msgspec.Struct, frozen=True):
-    """RCPT."""
-
-    recipient: Recipient
-
-
-class Data(msgspec.Struct, frozen=True):
-    """DATA, with at least one recipient accepted."""
-
-
-class ContentChunk(msgspec.Struct, frozen=True):
-    """Octets of content, dots taken out. Needs no answer."""
-
-    octets: bytes
-
-
-class EndOfData(msgspec.Struct, frozen=True):
-    """The content is over; with a flaw it must be refused and the session closed."""
-
-    flaw: Why | None
-
-
-Event = StartTls | Authenticate | SecretExposed | Mail | Rcpt | Data | ContentChunk | EndOfData
-
-
-def reply_line(code: int, enhanced: str, text: str) -> bytes:
-    """Give one whole reply line: printable ASCII, at most 512 octets."""
-    line = f"{code} {enhanced} {text}".encode("ascii", "replace")[: MAX_REPLY_OCTETS - 2]
-    return syntax.CONTROL.sub(b"?", line) + b"\r\n"
 
 
 class ServerConnection:
@@ -271,9 +210,11 @@ class ServerConnection:
             line, self._at = self._buffer[self._at : end], end + 1
             if self._at == len(self._buffer):
                 self._buffer, self._at = b"", 0
-            if line[-1:] != b"\r" or self._tainted:
-                self._tainted = line[-1:] != b"\r"
+            if line[-1:] != b"\r":
+                self._tainted = True
                 self._stumble(b"500 5.5.2 Lines end in CRLF\r\n")
+            elif self._tainted:  # the rest of a line that was answered: one line, one reply, and nothing of it is run
+                self._tainted = False
             elif self._fits(line):
                 return line[:-1]
         return None
@@ -281,7 +222,7 @@ class ServerConnection:
     def _judge_unended(self) -> None:
         if self._buffer.startswith(b"\x16\x03", self._at) and self._state is State.GREETING:
             self._close(b"500 5.5.2 This is not TLS yet\r\n")
-        elif self.unread > syntax.MAX_UNENDED_OCTETS:
+        elif self.unread >= syntax.MAX_UNENDED_OCTETS:
             if self._buffer[self._at : self._at + 5].upper() in {b"EHLO ", b"HELO "}:
                 self._close(b"501 5.5.4 Name is too long\r\n")
             else:
@@ -333,7 +274,7 @@ class ServerConnection:
         if syntax.CONTROL.search(line):
             if verb in {b"MAIL", b"RCPT"} and b'<"' in argument:
                 status = b"5.1.7" if verb == b"MAIL" else b"5.1.3"
-                self._stumble(b"501 " + status + b" Quoted local part is malformed\r\n")
+                self._say_no(b"501 " + status + b" Quoted local part is malformed\r\n")
             else:
                 self._stumble(
                     b"501 5.5.4 Name yourself by a host name or address literal\r\n"
