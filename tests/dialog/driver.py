@@ -50,14 +50,14 @@ class Connection:
     segment: int = 0
     buffer: bytes = b""
     ended: bool = False
-    socket: socket.socket = field(init=False)
+    channel: socket.socket = field(init=False)
 
     def __post_init__(self) -> None:
         source = (self.source, 0) if self.source else None
-        self.socket = socket.create_connection((self.target.host, self.port), REPLY_SECONDS, source_address=source)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.channel = socket.create_connection((self.target.host, self.port), REPLY_SECONDS, source_address=source)
+        self.channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.implicit_tls:
-            self.socket = client_context().wrap_socket(self.socket)
+            self.channel = client_context().wrap_socket(self.channel)
 
     def send(self, octets: bytes) -> None:
         """Send all, reading what comes meanwhile; a connection that ends under it is noted, not raised."""
@@ -65,13 +65,13 @@ class Connection:
         deadline = time.monotonic() + REPLY_SECONDS * 3
         at = 0
         while at < len(octets) and not self.ended:
-            readable, writable, _ = select.select([self.socket], [self.socket], [], 1.0)
+            readable, writable, _ = select.select([self.channel], [self.channel], [], 1.0)
             if readable:
                 self._receive(0.0)
             if writable and not self.ended:
                 try:
-                    self.socket.settimeout(REPLY_SECONDS)
-                    at += self.socket.send(octets[at : at + size])
+                    self.channel.settimeout(REPLY_SECONDS)
+                    at += self.channel.send(octets[at : at + size])
                 except OSError:
                     self._rest_of_input()
                 if self.segment:
@@ -85,12 +85,12 @@ class Connection:
 
     def _receive(self, seconds: float) -> bool:
         """Take what is there; False when nothing came in time."""
-        decrypted = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
-        if not decrypted and not select.select([self.socket], [], [], seconds)[0]:
+        decrypted = isinstance(self.channel, ssl.SSLSocket) and self.channel.pending()
+        if not decrypted and not select.select([self.channel], [], [], seconds)[0]:
             return False
         try:
-            self.socket.settimeout(5)
-            chunk = self.socket.recv(65536)
+            self.channel.settimeout(5)
+            chunk = self.channel.recv(65536)
         except (OSError, ValueError):
             chunk = b""
         self.buffer += chunk
@@ -128,17 +128,17 @@ class Connection:
         Raises:
             OSError: It failed.
         """
-        self.socket.settimeout(REPLY_SECONDS)
-        self.socket = client_context().wrap_socket(self.socket)
+        self.channel.settimeout(REPLY_SECONDS)
+        self.channel = client_context().wrap_socket(self.channel)
 
     def reset(self) -> None:
         """End it by RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.channel.close()
 
     def close(self) -> None:
         """End it."""
-        self.socket.close()
+        self.channel.close()
 
 
 class Dialogue:
@@ -298,7 +298,7 @@ class Dialogue:
             case "reset":
                 self._connection.reset()
             case "fin":
-                self._connection.socket.shutdown(socket.SHUT_WR)
+                self._connection.channel.shutdown(socket.SHUT_WR)
             case "segment":
                 self._connection.segment = int(argument)
             case _:

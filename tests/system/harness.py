@@ -342,6 +342,7 @@ class Recorder:
             ],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         wait_until(lambda: _listens(self.port), "the sink listens", 15)
