@@ -12,7 +12,6 @@ from postbud.model.mailbox import MAX_DOMAIN_OCTETS, Flaw, Mailbox, MailboxError
 from postbud.model.refusal import Why
 
 MAX_LINE_OCTETS = 2_048  # with CRLF; RFC 5321 asks for 512, extensions add up to about 1,500
-MAX_UNENDED_OCTETS = 65_536  # a line that does not end by then is no SMTP
 
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 HTTP_VERBS = frozenset({b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE"})

@@ -29,6 +29,7 @@ from postbud.wire.events import (
     StartTls,
     reply_line,
 )
+from postbud.wire.lines import LineReader, Trouble
 from postbud.wire.sasl import MAX_LINE_OCTETS, MECHANISMS, Credentials, Exchange, SaslError, Step
 
 MAX_UNKNOWN = 20  # unknown commands in one session; Postfix's smtpd_hard_error_limit
@@ -58,6 +59,8 @@ ALLOWED: dict[State, frozenset[bytes]] = {
     State.RCPT: _ANYWHERE | {b"RCPT", b"DATA"},
 }
 COMMANDS = frozenset[bytes]().union(*ALLOWED.values())
+_CLIENT_HELLO = b"\x16\x03"  # a TLS handshake record
+_NAME_TOO_LONG = b"501 5.5.4 Name is too long\r\n"
 _END = b"."  # what waits for an answer behind the content
 ACCEPTED: dict[bytes, tuple[State, bytes]] = {  # an event that is accepted: state after it, reply
     b"MAIL": (State.MAIL, b"250 2.1.0 Ok\r\n"),
@@ -81,14 +84,12 @@ class ServerConnection:
         self._allowed = ALLOWED[State.GREETING]
         self._extended = False
         self._smtputf8 = False
-        self._buffer = b""
-        self._at = 0
+        self._lines = LineReader()
         self._out: list[bytes] = []
         self._waiting = b""  # whose answer is due
         self._reader: DataReader | None = None
         self._end: EndOfData | None = None
         self._exchange: Exchange | None = None
-        self._tainted = False  # the line began before a bare LF
         self._unknown = self._malformed = self._idle = self._refused = 0
 
     @property
@@ -114,7 +115,7 @@ class ServerConnection:
     @property
     def unread(self) -> int:
         """How many octets wait to be read."""
-        return len(self._buffer) - self._at
+        return len(self._lines)
 
     @property
     def content_flaw(self) -> Why | None:
@@ -127,8 +128,7 @@ class ServerConnection:
 
     def feed(self, octets: bytes) -> None:
         """Take octets of the peer."""
-        self._buffer = self._buffer[self._at :] + octets if self._buffer else octets
-        self._at = 0
+        self._lines.feed(octets)
 
     def take(self) -> bytes:
         """Give the octets to send, once."""
@@ -183,8 +183,8 @@ class ServerConnection:
         self.tls = True
         self.helo = ""
         self.authenticated = False
-        self._extended = self._smtputf8 = self._tainted = False
-        self._buffer, self._at = b"", 0
+        self._extended = self._smtputf8 = False
+        self._lines.take()
         self._enter(State.GREETING)
 
     def protocol(self, *, smtputf8: bool) -> str:
@@ -198,38 +198,29 @@ class ServerConnection:
 
     def _next_line(self) -> bytes | None:
         """Give the next good line without CRLF. Everything else is answered here."""
+        lines = self._lines
         while self._state is not State.CLOSED:
             if self._state is State.TLS:
-                if self._buffer:  # came in clear, behind STARTTLS (row C1): say nothing that could be read inside TLS
+                if lines:  # came in clear, behind STARTTLS (row C1): say nothing that could be read inside TLS
                     self._enter(State.CLOSED)
                 return None
-            end = self._buffer.find(b"\n", self._at)
-            if end < 0:
-                self._judge_unended()
+            if self._state is State.GREETING and lines.starts_with(_CLIENT_HELLO):
+                self._close(b"500 5.5.2 This is not TLS yet\r\n")
                 return None
-            line, self._at = self._buffer[self._at : end], end + 1
-            if self._at == len(self._buffer):
-                self._buffer, self._at = b"", 0
-            if line[-1:] != b"\r":
-                self._tainted = True
+            line = lines.next()
+            if line is None:
+                return None
+            if line is Trouble.BARE_LF:
                 self._stumble(b"500 5.5.2 Lines end in CRLF\r\n")
-            elif self._tainted:  # the rest of a line that was answered: one line, one reply, and nothing of it is run
-                self._tainted = False
+            elif isinstance(line, Trouble):
+                hello = lines.starts_with(b"EHLO ") or lines.starts_with(b"HELO ")
+                self._close(_NAME_TOO_LONG if hello else b"421 4.7.0 Line is too long\r\n")
             elif self._fits(line):
-                return line[:-1]
+                return line
         return None
 
-    def _judge_unended(self) -> None:
-        if self._buffer.startswith(b"\x16\x03", self._at) and self._state is State.GREETING:
-            self._close(b"500 5.5.2 This is not TLS yet\r\n")
-        elif self.unread >= syntax.MAX_UNENDED_OCTETS:
-            if self._buffer[self._at : self._at + 5].upper() in {b"EHLO ", b"HELO "}:
-                self._close(b"501 5.5.4 Name is too long\r\n")
-            else:
-                self._close(b"421 4.7.0 Line is too long\r\n")
-
     def _fits(self, line: bytes) -> bool:
-        octets = len(line) + 1
+        octets = len(line) + 2
         if octets <= syntax.MAX_LINE_OCTETS:
             return True
         verb = line[:5].upper()
@@ -240,7 +231,7 @@ class ServerConnection:
                 self._enter(State.READY)
             self._say_no(b"500 5.5.6 Authentication exchange line is too long\r\n")
         elif verb in {b"EHLO ", b"HELO "}:
-            self._say_no(b"501 5.5.4 Name is too long\r\n")
+            self._say_no(_NAME_TOO_LONG)
         else:
             self._say_no(b"500 5.5.2 Line is too long\r\n")
         return False
@@ -248,13 +239,12 @@ class ServerConnection:
     def _next_content(self) -> Event | None:
         if self._end is not None:
             return self._finish_content(self._end)
-        octets, self._buffer, self._at = self._buffer[self._at :], b"", 0
-        reader = self._reader
+        octets, reader = self._lines.take(), self._reader
         if not octets or reader is None:
             return None
         content = reader.feed(octets)
         if reader.ended:
-            self._buffer = reader.rest
+            self._lines.feed(reader.rest)
             self._end = EndOfData(reader.flaw)
             if not content:
                 return self._finish_content(self._end)
