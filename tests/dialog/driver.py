@@ -89,8 +89,10 @@ class Connection:
         if not decrypted and not select.select([self.channel], [], [], seconds)[0]:
             return False
         try:
-            self.channel.settimeout(5)
+            self.channel.settimeout(0)
             chunk = self.channel.recv(65536)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False  # a TLS record without octets for us, such as a session ticket
         except (OSError, ValueError):
             chunk = b""
         self.buffer += chunk
@@ -105,7 +107,7 @@ class Connection:
             while b"\r\n" not in self.buffer:
                 if self.ended:
                     return None
-                if not self._receive(max(0.0, deadline - time.monotonic())):
+                if not self._receive(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
                     raise DifferenceError(f"no reply within {REPLY_SECONDS} s; so far {lines} {self.buffer[:200]!r}")
             raw, _, self.buffer = self.buffer.partition(b"\r\n")
             line = raw.decode("utf-8", "backslashreplace")

@@ -7,6 +7,7 @@ A script is a text file (`*.dlg`): header lines `key: value`, an empty line, the
 | `row` | rows of the specification, separated by spaces |
 | `title` | one sentence: what is shown |
 | `listener` | which port: `cleartext` (default), `submission` (STARTTLS), `implicit`, `network`, `inbound`, `proxy` |
+| `bounce_domain` | `no`: the relay under test has none, so reverse-paths are the account's own |
 | `login` | a credential: greeting, EHLO, (STARTTLS, EHLO,) AUTH PLAIN are said before the first step |
 | `delivers` | `name=count …`: how many messages must arrive for `name.${ID}@dest.example` |
 | `body` | a literal: the body that must arrive for the first name of `delivers` |

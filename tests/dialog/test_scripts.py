@@ -15,8 +15,10 @@ SCRIPTS = [parse(path) for path in sorted((Path(__file__).parent / "scripts").gl
 @pytest.mark.parametrize(
     "script", [pytest.param(script, id=script.path.stem, marks=pytest.mark.row(*script.rows)) for script in SCRIPTS]
 )
-def test_dialogue(script: Script, dialogue_relay: tuple[Relay, Recorder]) -> None:
-    relay, sink = dialogue_relay
+def test_dialogue(script: Script, request: pytest.FixtureRequest) -> None:
+    plain = script.header.get("bounce_domain") == "no"
+    pair: tuple[Relay, Recorder] = request.getfixturevalue("relay_without_bounce_domain" if plain else "dialogue_relay")
+    relay, sink = pair
     dialogue = Dialogue(script, Target("127.0.0.1", relay.ports))
     dialogue.run()
     names = {f"{name}.{dialogue.id}@dest.example": count for name, count in script.delivers.items()}
