@@ -25,7 +25,7 @@ def settings(**changes: object) -> ServerSettings:
 
 
 class Talk:
-    """One session. `events` are all but content, whose octets are joined in `contents`."""
+    """One session. `events` are all but content, whose octets are joined in `contents` (spoiled ones as nothing)."""
 
     def __init__(
         self, *, refuses: Refuses = lambda _event: False, normalise: bool = False, no: bytes = NO, **changes: object
@@ -63,7 +63,7 @@ class Talk:
             if isinstance(event, SecretExposed):
                 continue
             if isinstance(event, EndOfData):
-                self.contents.append(self._content)
+                self.contents.append(self._content if event.flaw is None else b"")
                 self._content = b""
             self._answer(event)
         self.said += self.wire.take()
