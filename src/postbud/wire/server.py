@@ -85,6 +85,7 @@ class ServerConnection:
         self._extended = False
         self._smtputf8 = False
         self._lines = LineReader()
+        self._begun = False  # the first line came
         self._out: list[bytes] = []
         self._waiting = b""  # whose answer is due
         self._reader: DataReader | None = None
@@ -204,12 +205,13 @@ class ServerConnection:
                 if lines:  # came in clear, behind STARTTLS (row C1): say nothing that could be read inside TLS
                     self._enter(State.CLOSED)
                 return None
-            if self._state is State.GREETING and lines.starts_with(_CLIENT_HELLO):
+            if not self._begun and lines.starts_with(_CLIENT_HELLO):
                 self._close(b"500 5.5.2 This is not TLS yet\r\n")
                 return None
             line = lines.next()
             if line is None:
                 return None
+            self._begun = True
             if line is Trouble.BARE_LF:
                 self._stumble(b"500 5.5.2 Lines end in CRLF\r\n")
             elif isinstance(line, Trouble):
