@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+import re2
+
 from postbud.mime.parts import Part, decode_transfer, find_field, split_parts
 from postbud.mime.words import decode_charset, decode_words
 from postbud.model.text import printable
@@ -41,10 +43,9 @@ _AUTO_SUBJECT = re.compile(
     r"|r[ée]ponse automatique|respuesta autom|resposta autom|risposta autom|自動返信|自动回复|自動応答)",
     re.IGNORECASE,
 )
-_COPY_BEGINS = re.compile(
-    r"^[ >\-=_*]*(?:this is a copy of|below this line is a copy|original message (?:follows|headers)|included is a copy"
-    r"|(?:your )?(?:original|returned|unsent) message\b.{0,40}[:\-]+\s*$|-+ ?(?:message|text) header|return-path:|received: )",
-    re.IGNORECASE | re.MULTILINE,
+_COPY_BEGINS = re2.compile(  # RE2: runs of dashes would cost the backtracking engine their square
+    r"(?im)^[ >\-=_*]*(?:this is a copy of|below this line is a copy|original message (?:follows|headers)|included is a copy"
+    r"|(?:your )?(?:original|returned|unsent) message\b.{0,40}[:\-]+\s*$|-+ ?(?:message|text) header|return-path:|received: )"
 )
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import time
 
 import pytest
@@ -30,8 +31,8 @@ def test_the_fields_joined_are_the_section_octet_for_octet(fields: list[bytes]) 
 def test_any_octets_are_a_section_or_malformed_and_nothing_else(octets: bytes) -> None:
     try:
         section = HeaderSection.parse(octets)
-    except MalformedHeader as error:
-        assert error.why
+    except MalformedHeader:
+        pass
     else:
         assert b"".join(field.raw for field in section.fields) == octets
 
@@ -140,10 +141,8 @@ def test_names_of_scripting_traps_are_text() -> None:
 def test_the_time_is_linear(pattern: bytes) -> None:
     octets = pattern * (MAX_SECTION_OCTETS // len(pattern))
     started = time.perf_counter()
-    try:
+    with contextlib.suppress(MalformedHeader):
         HeaderSection.parse(octets)
-    except MalformedHeader:
-        pass
     split_fields(octets)
     assert time.perf_counter() - started < 0.5
 

@@ -74,7 +74,13 @@ def test_only_the_text_parts_that_need_it_change() -> None:
     assert new_header == MIXED + b"Content-Transfer-Encoding: 7bit\r\n"
     before, after = (email.message_from_bytes(h + b"\r\n" + b) for h, b in ((header, body), (new_header, new_body)))
     assert [p.get_payload(decode=True) for p in before.walk()] == [p.get_payload(decode=True) for p in after.walk()]
-    assert [p["Content-Transfer-Encoding"] for p in after.walk()] == ["7bit", "quoted-printable", "quoted-printable", None, "base64"]
+    assert [p["Content-Transfer-Encoding"] for p in after.walk()] == [
+        "7bit",
+        "quoted-printable",
+        "quoted-printable",
+        None,
+        "base64",
+    ]
     assert new_body.startswith(b"preamble\r\n--b\r\n")
     assert new_body.endswith(b"--b--\r\nepilogue\r\n")
 
@@ -89,7 +95,9 @@ def test_long_lines_alone_leave_the_label_of_a_container() -> None:
 def test_nothing_inside_what_is_signed_or_encrypted_changes(subtype: bytes) -> None:
     header = b"Content-Type: multipart/%s; boundary=b\r\n" % subtype
     assert to_quoted_printable(header, part(LONG) + b"--b--\r\n") is None
-    inner = b"--c\r\n\r\nsigned text \r\n--c\r\nContent-Type: multipart/mixed; boundary=d\r\n\r\n--d\r\n\r\nx \r\n--d--\r\n--c--"
+    inner = (
+        b"--c\r\n\r\nsigned text \r\n--c\r\nContent-Type: multipart/mixed; boundary=d\r\n\r\n--d\r\n\r\nx \r\n--d--\r\n--c--"
+    )
     sealed = part(inner, b"Content-Type: multipart/%s; boundary=c\r\n" % subtype)
     _, body = changed(MIXED, sealed + part(LONG) + b"--b--\r\n")
     assert inner in body
@@ -120,7 +128,11 @@ def test_beyond_the_caps_the_body_is_refused_in_little_time() -> None:
     assert time.perf_counter() - started < 10
 
 
-TEXTS = st.lists(st.text("abæ =.\t-", max_size=30) | st.just("long " * 250), min_size=1, max_size=5).map("\r\n".join).map(str.encode)
+TEXTS = (
+    st.lists(st.text("abæ =.\t-", max_size=30) | st.just("long " * 250), min_size=1, max_size=5)
+    .map("\r\n".join)
+    .map(str.encode)
+)
 
 
 @given(TEXTS, st.booleans())

@@ -38,7 +38,9 @@ def test_a_charset_that_a_codec_refuses_is_none() -> None:
 
 
 @pytest.mark.row("G7")
-@pytest.mark.parametrize("value", [b"=?utf-8?q?a=40b?= " * 4000, b"=?" * 100_000, b"?= " * 80_000, b"=?utf-8?q?" * 20_000, b"?=" + b" " * 200_000])
+@pytest.mark.parametrize(
+    "value", [b"=?utf-8?q?a=40b?= " * 4000, b"=?" * 100_000, b"?= " * 80_000, b"=?utf-8?q?" * 20_000, b"?=" + b" " * 200_000]
+)
 def test_thousands_of_words_cost_little(value: bytes) -> None:
     started = time.perf_counter()
     decode_words(value)
