@@ -165,6 +165,22 @@ def test_internationalised_addresses_are_utf8_for_who_can_read_them_and_ascii_fo
     assert b"Content-Type: message/global\r\n" in body_of(whole)
 
 
+def test_what_is_not_known_is_not_said() -> None:
+    content = build_dsn(
+        reporting_mta="relay.example",
+        sender="postmaster@relay.example",
+        to="anna@acme.example",
+        recipients=[DsnRecipient("b@b.example", Action.FAILED, "5.0.0")],
+        message_id="d1@relay.example",
+        at=AT,
+        original_header=ORIGINAL,
+    )
+    assert machine(content) == (
+        b"delivery-status\r\n\r\nReporting-MTA: dns; relay.example\r\n\r\n"
+        b"Final-Recipient: rfc822; b@b.example\r\nAction: failed\r\nStatus: 5.0.0\r\n"
+    )
+
+
 def test_an_original_recipient_without_a_type_is_an_rfc822_one() -> None:
     assert b"Original-Recipient: rfc822; x@y.example" in machine(
         build(DsnRecipient("b@b.example", Action.FAILED, "5.0.0", "x@y.example"))
