@@ -58,7 +58,7 @@ class Verification:
     testing: bool = False
 
 
-class _Verdict(Exception):  # noqa: N818
+class _Verdict(Exception):  # noqa: N818 (it ends a check, also a good one)
     def __init__(self, result: Result, why: str) -> None:
         super().__init__(why)
         self.result = result
