@@ -15,9 +15,11 @@ import re2
 from postbud.model.outcome import Reply
 
 MAX_TEXT = 2000
+MAX_REPLY = 500  # of a text, what stands behind a reply code is the peer's own word and comes first
 
 _STATUS = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.])")
-_CODE = re.compile(r"(?:^|(?<=[\s;:(\-\"']))([45][0-5]\d)(?=[\s\-]|$)")
+# a reply code stands at the beginning, behind punctuation, or before an enhanced status code: other numbers are just numbers
+_CODE = re.compile(r"(?:^|(?<=[;:>\"'] ))([45][0-5]\d)(?=[ \-]|$)|(?<!\S)([45][0-5]\d)(?=[ \-]#?[245]\.\d)")
 
 
 class Class(Enum):
@@ -78,10 +80,15 @@ class Classifier:
         for people, its text). Codes are also looked for in the text.
         """
         said = " ".join((reply.text if reply else text).split())[:MAX_TEXT]
-        code = reply.code if reply else _reply_code(said)
-        statuses = [reply.enhanced if reply and reply.enhanced else enhanced or "", *_statuses_in(said)]
-        found = self._by_text(said) or self._by_status(statuses) or _by_code(code)
-        temporary = code // 100 == 4 or (code == 0 and statuses[0].startswith("4."))
+        code, start = (reply.code, 0) if reply else _find_code(said)
+        status = reply.enhanced if reply and reply.enhanced else enhanced or ""
+        found = (
+            self._by_text(said[start : start + MAX_REPLY])
+            or self._by_status((status, _status_in(said[start:])))
+            or self._by_text(said)
+            or _by_code(code)
+        )
+        temporary = code // 100 == 4 or (code == 0 and status.startswith("4."))
         if temporary and found in {Class.RECIPIENT, Class.UNKNOWN}:
             return Class.TEMPORARY
         return found
@@ -99,14 +106,15 @@ class Classifier:
         return None
 
 
-def _statuses_in(said: str) -> list[str]:
+def _status_in(said: str) -> str:
     match = _STATUS.search(said)
-    return [match[0]] if match else []
+    return match[0] if match else ""
 
 
-def _reply_code(said: str) -> int:
+def _find_code(said: str) -> tuple[int, int]:
+    """Give the first reply code in a text and where it stands; (0, 0) when there is none."""
     match = _CODE.search(said)
-    return int(match[1]) if match else 0
+    return (int(match[1] or match[2]), match.start()) if match else (0, 0)
 
 
 def _by_code(code: int) -> Class:
