@@ -1,7 +1,7 @@
 """Load for a relay that may be killed at any time: keeps sending, and keeps the client's log that P1 is judged by.
 
 Every attempt is a JSON line {at, test_id, account, recipients, sha256, state}: `queued` (250 read, with `message`), `refused`
-(another reply) or `unknown` (the final dot went out and no reply came: may or may not have been stored). A refused or
+(another reply) or `unknown` (the final dot went out and no reply or 451 came: may or may not have been stored). A refused or
 unknown attempt is *not* sent again: each test id is submitted at most once, so every second copy at the sink is the
 relay's own.
 """
@@ -120,7 +120,7 @@ class Load:
         if code == 250:
             self._log(record | {"state": "queued", "message": text.partition("queued as ")[2].split(" ")[0]})
         else:
-            self._log(record | {"state": "refused", "reply": text})
+            self._log(record | {"state": "unknown" if code in (421, 451) else "refused", "reply": text})
         return code != 421
 
     def _log(self, record: dict[str, Any]) -> None:
