@@ -77,6 +77,7 @@ class Parts:
     listeners: list[SmtpListener]
     tls: ServerTls | None
     shipper: FileShipper
+    submission: SubmissionGate
     inbound: InboundGate
     returns: Returns
     smtp_counters: SmtpCounters
@@ -168,8 +169,8 @@ def wire(
     )  # fmt: skip
     follower = FileFollower(directory, replica, check_key, lambda why: log.error("directory_not_read", why=why))
     parts = Parts(
-        settings, index, log, lines, replica, follower, spool, scheduler, holds, sessions, listeners, tls, shipper, inbound,
-        returns, smtp_counters, counters, caps, executor, clock,
+        settings, index, log, lines, replica, follower, spool, scheduler, holds, sessions, listeners, tls, shipper,
+        submission, inbound, returns, smtp_counters, counters, caps, executor, clock,
     )  # fmt: skip
 
     def changed() -> None:
