@@ -66,6 +66,7 @@ class RecordingGate:
         self.size_limit_octets = 1 << 20
         self.recipients_limit = 1_000
         self.kept: list[Kept] = []
+        self.secrets = {"printer": SECRET, "fax": SECRET}
         self.network = ""  # the address of a device that cannot sign in
         self.status: Refusal | None = None
         self.accept_refusal: Exception | None = None
@@ -85,7 +86,7 @@ class RecordingGate:
             raise Refusal(Why.BLOCKED_AUTH, "Account is blocked")
         if username == "bug":
             raise RuntimeError("a bug in the gate")
-        if username not in {"printer", "fax"} or secret != SECRET:
+        if username not in self.secrets or secret != self.secrets[username]:
             raise Refusal(Why.AUTH_FAILED, "Authentication failed", "unknown name or wrong secret")
         return Known("acct_acme", f"crd_{username}", normalise_line_ends=username == "fax")
 
