@@ -15,6 +15,7 @@ from postbud.model.mailbox import Mailbox, MailboxError
 MAX_COMMENT_DEPTH = 10
 MAX_COMMENTS = 100
 MAX_ADDRESSES = 1000
+MAX_TOKENS = 20_000  # words, marks and gaps of a whole list: 20 for each address
 
 # ordinary mail: one `addr`, `words <addr>` or `"words" <addr>`, no comments, no escapes
 _SIMPLE = re.compile(
@@ -118,11 +119,12 @@ class _Parser:
         self._after_group = False
 
     def run(self) -> AddressList:
-        position, end = 0, len(self._text)
+        position, end, tokens = 0, len(self._text), 0
         while position < end:
             match = _TOKEN.match(self._text, position)
-            if match is None:
-                raise AddressError("address list is malformed")
+            tokens += 1
+            if match is None or tokens > MAX_TOKENS:
+                raise AddressError("address list is malformed or too long")
             position = match.end()
             kind, piece = match.lastgroup, match.group()
             if kind == "space":
