@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
+from postbud.app.clock import SteadyClock
 from postbud.app.config import Settings
 from postbud.app.owners import Owners
 from postbud.app.token_keys import load_token_keys
@@ -94,7 +95,7 @@ def wire(
 ) -> Parts:
     """Build one worker; nothing runs yet."""
     relay = settings.config.relay
-    clock = time.time
+    clock = SteadyClock(time.time, time.monotonic)
     dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads retries and equal MX; secrets come from `secrets`)
     replica = Replica(load(directory, check_key))
     executor = ThreadPoolExecutor(2, thread_name_prefix="sign")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from postbud.app.config import Settings
@@ -16,8 +17,11 @@ from postbud.app.control import ControlServer
 from postbud.app.parts import Parts, log_bug, wire
 from postbud.app.queue_ops import handlers
 from postbud.app.translate import spool_settings
+from postbud.link.ship import last_shipped
+from postbud.model.refusal import Refusal
 from postbud.spool.adopt import adopt
 from postbud.spool.sqlite import Spool
+from postbud.spool.values import SpoolBroken
 from postbud.telemetry.logs import configure
 
 _REVIEW_SECONDS = 60.0
@@ -79,7 +83,8 @@ async def _adopt_orphans(parts: Parts) -> None:
     for folder in sorted((parts.settings.data / "spool").glob("worker-*")):
         number = folder.name.removeprefix("worker-")
         if number.isdigit() and int(number) >= parts.settings.workers:
-            moved = await adopt(folder, parts.spool)
+            events = parts.settings.data / "events"
+            moved = await adopt(folder, parts.spool, shipped_seq=partial(last_shipped, events, folder.name))
             parts.log.info("adopted", folder=folder.name, deliveries=moved)
             parts.scheduler.rouse()
 
@@ -93,7 +98,13 @@ async def _review(parts: Parts) -> None:
         if parts.review_wanted or now >= next_at:
             parts.review_wanted = False
             next_at = now + _REVIEW_SECONDS
-            await parts.holds.review()
+            try:
+                await parts.holds.review()
+            except SpoolBroken:
+                return  # the spool told the wiring already
+            except Refusal as refusal:
+                parts.log.warning("review_waits", why=refusal.private or refusal.public)
+                next_at = now + 1.0
             if parts.tls is not None:
                 try:
                     if parts.tls.reload_if_changed():
@@ -104,13 +115,16 @@ async def _review(parts: Parts) -> None:
 
 async def _probe_lag(parts: Parts) -> None:
     """Measure how late the event loop runs, and tell the supervisor that it runs at all (row 25)."""
-    beat = parts.settings.data / "run" / f"worker-{parts.index}.beat"
-    while True:
-        before = time.monotonic()
-        await asyncio.sleep(_LAG_PROBE_SECONDS)
-        lag = time.monotonic() - before - _LAG_PROBE_SECONDS
-        parts.lag_seconds = max(lag, parts.lag_seconds * 0.9)
-        beat.touch()
+    beat = os.open(parts.settings.data / "run" / f"worker-{parts.index}.beat", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LAG_PROBE_SECONDS)
+            lag = time.monotonic() - before - _LAG_PROBE_SECONDS
+            parts.lag_seconds = max(lag, parts.lag_seconds * 0.9)
+            os.utime(beat)
+    finally:
+        os.close(beat)
 
 
 async def _watch_parent(stop: asyncio.Event) -> None:

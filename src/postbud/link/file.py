@@ -249,7 +249,10 @@ class FileFollower:
         """Follow until cancelled."""
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
-            fingerprint = self._fingerprint()
+            try:
+                fingerprint = self._fingerprint()
+            except OSError:
+                continue  # out of descriptors, say; the next look may do
             if fingerprint == self._seen:
                 continue
             self._seen = fingerprint

@@ -54,11 +54,14 @@ class FileShipper:
 
     async def run(self, on_problem: Callable[[str], None]) -> None:
         """Ship until cancelled; a disk that does not take lines is tried again, and mail goes on."""
-        self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.seq = await asyncio.to_thread(self._recover)
+        recovered = False
         prune_at = 0.0
         while True:
             try:
+                if not recovered:
+                    self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    self.seq = await asyncio.to_thread(self._recover)
+                    recovered = True
                 moved = await self.ship_once()
                 if self._clock() >= prune_at:
                     prune_at = self._clock() + _PRUNE_SECONDS
@@ -102,27 +105,36 @@ class FileShipper:
             old.unlink(missing_ok=True)
 
     def _rotated(self) -> list[Path]:
-        return sorted(self._settings.folder.glob(f"{self._settings.name}.{'[0-9]' * 16}.jsonl"))
+        return rotated(self._settings.folder, self._settings.name)
 
     def _recover(self) -> int:
-        """Cut a torn line, give the last sequence number that was written for this spool (0: none)."""
-        for path in (self._path, *reversed(self._rotated())):
-            if not path.exists():
+        return last_shipped(self._settings.folder, self._settings.name, self._settings.spool_id)
+
+
+def rotated(folder: Path, name: str) -> list[Path]:
+    """Give the rotated files of a name, oldest first."""
+    return sorted(folder.glob(f"{name}.{'[0-9]' * 16}.jsonl"))
+
+
+def last_shipped(folder: Path, name: str, spool_id: int) -> int:
+    """Cut a torn last line; give the last number that was written for a spool, 0 when none was."""
+    for path in (folder / f"{name}.jsonl", *reversed(rotated(folder, name))):
+        if not path.exists():
+            continue
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_OCTETS))
+            tail = file.read()
+            whole = tail.rfind(b"\n") + 1
+            file.truncate(size - len(tail) + whole)
+        lines = tail[:whole].splitlines()
+        if lines:
+            try:
+                mark = msgspec.json.decode(lines[-1], type=_Mark)
+            except msgspec.DecodeError:
                 continue
-            with path.open("r+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_OCTETS))
-                tail = file.read()
-                whole = tail.rfind(b"\n") + 1
-                file.truncate(size - len(tail) + whole)
-            lines = tail[:whole].splitlines()
-            if lines:
-                try:
-                    mark = msgspec.json.decode(lines[-1], type=_Mark)
-                except msgspec.DecodeError:
-                    continue
-                return mark.seq if mark.spool == self._settings.spool_id else 0
-        return 0
+            return mark.seq if mark.spool == spool_id else 0
+    return 0
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:
