@@ -129,12 +129,12 @@ class Connection(asyncio.Protocol, ABC):
     def sweep(self, now: float) -> None:
         """Close when a deadline has passed."""
         if self._over:
-            if now >= self._deadline and self._transport is not None:
-                self._transport.abort()
+            if now >= self._deadline:
+                self.drop()
         elif self._blocked:
             if now >= self._deadline:
                 self._counters.timeouts += 1
-                self.abort()
+                self.drop()
         elif self._busy:
             self._window_at = 0.0
         elif self._wire.state is State.CONTENT:
@@ -149,10 +149,14 @@ class Connection(asyncio.Protocol, ABC):
         if not self._over:
             self._settle()
 
-    def abort(self) -> None:
-        """Say goodbye now."""
+    def dismiss(self) -> None:
+        """Say goodbye now, whatever is open."""
         if not self._over:
             self._terminate(replies.SHUTTING_DOWN)
+
+    def drop(self) -> None:
+        """Cut the connection."""
+        self._over = True
         if self._transport is not None:
             self._transport.abort()
 

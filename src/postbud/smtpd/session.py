@@ -285,6 +285,8 @@ class Session(Connection):
 
     def _release(self, refusal: Refusal) -> None:
         self._stop_holding_back()
+        if self._over:
+            return
         if self._auth_failures >= self._limits.auth_failures_per_session:
             self._terminate(replies.TOO_MANY_FAILURES)
         else:

@@ -12,6 +12,7 @@ from postbud.smtpd.limits import AuthThrottle, ConnectionCount
 from postbud.smtpd.settings import Limits, Log
 
 _SWEEP_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 0.5
 
 
 class Live(Protocol):
@@ -26,8 +27,11 @@ class Live(Protocol):
     def drain(self) -> None:
         """Say goodbye now, or after the transaction that is open."""
 
-    def abort(self) -> None:
+    def dismiss(self) -> None:
         """Say goodbye now, whatever is open."""
+
+    def drop(self) -> None:
+        """Cut the connection."""
 
 
 class Sessions:
@@ -84,14 +88,22 @@ class Sessions:
         self.draining = True
         for session in self:
             session.drain()
+        if not await self._emptied(seconds):
+            for session in self:
+                session.dismiss()
+            if not await self._emptied(_LAST_WORDS_SECONDS):
+                for session in self:
+                    session.drop()
+                await asyncio.sleep(0)
+        self.close()
+
+    async def _emptied(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            for session in self:
-                session.abort()
-            await asyncio.sleep(0)
-        self.close()
+            return False
+        return True
 
     def close(self) -> None:
         """Stop the sweep. Idempotent."""
