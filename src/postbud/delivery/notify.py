@@ -14,7 +14,7 @@ from postbud.model.account import SYSTEM_ACCOUNT
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
 from postbud.model.event import Event, EventKind
-from postbud.model.ids import CredentialId, IdSource, ServerId
+from postbud.model.ids import CredentialId, EventId, IdSource, ServerId
 from postbud.spool.values import NewMessage
 
 
@@ -100,22 +100,26 @@ class Notifier:
             created_at=now,
             expires_at=now + self._settings.expire_after_seconds,
         )
-        event = Event(
-            id=self._ids.event(),
-            kind=EventKind.ACCEPTED,
-            at=at,
-            account=SYSTEM_ACCOUNT,
-            message=message_id,
-            message_at=at,
-            recipients=(mailbox,),
-            deliveries=(delivery.id,),
-            size_octets=report.octets,
-            message_id=new.message_id,
-            subject=new.subject,
-            from_domain=host,
-            reason=f"report for {message.id}",
-        )
+        event = _accepted(self._ids.event(), new, delivery, message)
         return NewMessage(new, report, [delivery]), event
+
+
+def _accepted(event_id: EventId, report: Message, delivery: Delivery, about: Message) -> Event:
+    return Event(
+        id=event_id,
+        kind=EventKind.ACCEPTED,
+        at=report.received_at,
+        account=report.account,
+        message=report.id,
+        message_at=report.received_at,
+        recipients=(delivery.mailbox,),
+        deliveries=(delivery.id,),
+        size_octets=report.size_octets,
+        message_id=report.message_id,
+        subject=report.subject,
+        from_domain=report.from_domain,
+        reason=f"report for {about.id}",
+    )
 
 
 def _reported(delivery: Delivery, action: Action) -> DsnRecipient:

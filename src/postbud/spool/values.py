@@ -109,7 +109,7 @@ class SpoolLocked(Exception):  # noqa: N818 (names the state, as the rest of thi
     """Another process has the folder open."""
 
 
-class SpoolUnusable(Exception):  # noqa: N818
+class SpoolUnusable(Exception):  # noqa: N818 (names the state)
     """The folder cannot be opened: an old SQLite, an unknown newer schema, a folder that is no spool."""
 
 
@@ -123,11 +123,11 @@ class SpoolBroken(Refusal):
         super().__init__(Why.TEMPORARY, "Local error, try again later", private, close=True)
 
 
-class Damaged(Exception):  # noqa: N818
+class Damaged(Exception):  # noqa: N818 (names the state)
     """A stored row or file does not match its checksum, or cannot be read; it is in quarantine now."""
 
 
-class Unknown(LookupError):  # noqa: N818
+class Unknown(LookupError):  # noqa: N818 (names the state)
     """No such message in this spool."""
 
 
