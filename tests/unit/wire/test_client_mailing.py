@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postbud.model.envelope import Notify
-from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome, Peer, Reply, Scope
+from postbud.model.outcome import Deferred, Delivered, Outcome, Peer, Reply, Scope
 from postbud.wire.client import Stage
 from postbud.wire.extensions import Extensions
 from postbud.wire.mailing import Mailing, Step, failure, mail_line, obstacle, rcpt_line, split, xtext
