@@ -52,7 +52,7 @@ def functions(path: Path) -> Iterator[Function]:
 
 
 def strings(path: Path) -> Iterator[str]:
-    """Every string constant of a module that is not a docstring."""
+    """Every string constant of a module that is not a docstring; octets too, as text."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree(path))
@@ -61,8 +61,11 @@ def strings(path: Path) -> Iterator[str]:
         and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            yield node.value
+        if isinstance(node, ast.Constant) and id(node) not in docstrings:
+            if isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node.value, bytes):
+                yield node.value.decode("latin-1")
 
 
 def page(name: str) -> str:

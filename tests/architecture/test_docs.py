@@ -46,6 +46,17 @@ def test_every_reply_that_is_written_out_in_the_server_stands_in_the_docs() -> N
     assert missing == set()
 
 
+def test_every_status_of_our_own_about_a_delivery_stands_in_the_docs() -> None:
+    own = {
+        text
+        for path in python_files()
+        if floor_of(path) in {"egress", "delivery"} or path.stem == "mailing"
+        for text in strings(path)
+        if re.fullmatch(r"[45]\.\d{1,3}\.\d{1,3}", text)
+    }
+    assert {status for status in own if status not in page("replies.md")} == set()
+
+
 def test_every_kind_of_event_and_every_field_stands_in_the_docs() -> None:
     named = named_in(page("events.md"))
     assert {kind.value for kind in EventKind} - named == set()
