@@ -118,6 +118,7 @@ class _Session:
         self.tls = False
         self.helo = ""
         self.mail = ""
+        self.mailing = False
         self.recipients: list[str] = []
 
     async def run(self) -> None:
@@ -136,11 +137,13 @@ class _Session:
         elif stage == "rcpt":
             address = rest[rest.find("<") + 1 : rest.rfind(">")]
             reply = self.sink.script.get("recipients", {}).get(address)
+            if not self.mailing:
+                reply = "503 5.5.1 no MAIL"
             if (await self.act({"reply": reply} if reply else self.sink.action("rcpt"))).startswith("2"):
                 self.recipients.append(address)
         elif stage == "mail":
             self.mail, self.recipients = rest, []
-            await self.act(self.sink.action("mail"))
+            self.mailing = (await self.act(self.sink.action("mail"))).startswith("2")
         elif stage == "data":
             default = "554 5.5.1 no recipients" if not self.recipients else None
             if (await self.act(self.sink.action("data", default))).startswith("3"):

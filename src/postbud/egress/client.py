@@ -123,13 +123,12 @@ class Connection:
     async def _conclude(self, mailing: Mailing, chosen: list[int]) -> dict[int, Outcome]:
         transcript = "" if mailing.all_delivered else self._session.client.transcript()
         outcomes = dict(zip(chosen, mailing.outcomes(self.peer, transcript), strict=True))
-        if mailing.complete:
-            if mailing.delivered:
-                for at in mailing.too_many():
-                    del outcomes[chosen[at]]  # in the next part
-            return outcomes
+        if mailing.delivered:
+            for at in mailing.too_many():
+                del outcomes[chosen[at]]  # in the next part
         smaller = mailing.fallback()
-        if not await self._reset() or smaller is None:
+        fit = mailing.complete or await self._reset()
+        if smaller is None or not (fit and self.usable):  # a new dial would bring the old offer back
             return outcomes
         self._offered = smaller
         return {}

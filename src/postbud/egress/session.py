@@ -282,6 +282,7 @@ class Session(asyncio.Protocol):
 
     def close(self) -> None:
         """Close in good order, after QUIT."""
+        self._error = self._error or SessionError("we closed the connection", "4.4.2")
         if self._transport is not None:
             self._transport.close()
 

@@ -120,7 +120,7 @@ class Mailing:
 
         Only where nothing was delivered and nothing is lost by it: parameters that the message needs stay.
         """
-        if self.complete or self._mail is None:
+        if self._mail is None or self.accepted:
             return None
         if self._mail.code >= 400:
             droppable: list[str] = [word for word in ("SIZE", "DSN") if word in self._offered.words]
@@ -129,9 +129,9 @@ class Mailing:
             return self._offered.without(*droppable) if self._mail.code in _SYNTAX_CODES and droppable else None
         replies = [*self._rcpts, *([self._data] if self._data else [])]
         refused = any(reply.code in _SYNTAX_CODES for reply in replies)
-        if refused and self._pipelined and not self.accepted:
+        if refused and self._pipelined:
             return self._offered.without("PIPELINING")
-        if refused and "DSN" in self._offered.words and not self.accepted:
+        if refused and "DSN" in self._offered.words:
             return self._offered.without("DSN")
         return None
 
