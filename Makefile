@@ -49,7 +49,7 @@ soak: $(VENV)/dev.stamp debian npm ## What is too long for every run: kills, lon
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)
 	@$(BIN)/pytest -q -m soak --timeout=0 -s tests
 
-bench: $(VENV)/dev.stamp debian ## Put the same load on Postbud and its peers and print the ratios
+bench: $(VENV)/dev.stamp debian ## Put the same load on Postbud and Postfix and print the ratio
 	@$(BIN)/python bench/run.py
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \

@@ -45,13 +45,28 @@ def new_batch(spool: Spool) -> Batch:
         client="192.0.2.1",
     )
     delivery = Delivery(
-        id=delivery_id, message_id=message_id, mailbox="rcpt@remote.example", domain="remote.example",
-        due_at=at, expires_at=at + 345600, created_at=at,
+        id=delivery_id,
+        message_id=message_id,
+        mailbox="rcpt@remote.example",
+        domain="remote.example",
+        due_at=at,
+        expires_at=at + 345600,
+        created_at=at,
     )
     event = Event(
-        id=spool.ids.event(), kind=EventKind.ACCEPTED, at=now, account="acct_bench", server="srv_bench",
-        credential="crd_bench", message=message_id, size_octets=4096, recipients=("rcpt@remote.example",),
-        deliveries=(delivery_id,), subject=message.subject, message_id=message.message_id, from_domain="bench.example",
+        id=spool.ids.event(),
+        kind=EventKind.ACCEPTED,
+        at=now,
+        account="acct_bench",
+        server="srv_bench",
+        credential="crd_bench",
+        message=message_id,
+        size_octets=4096,
+        recipients=("rcpt@remote.example",),
+        deliveries=(delivery_id,),
+        subject=message.subject,
+        message_id=message.message_id,
+        from_domain="bench.example",
     )
     return Batch([NewMessage(message, Content(HEADER, BODY, FACTS), [delivery])], events=[event])
 
@@ -59,9 +74,19 @@ def new_batch(spool: Spool) -> Batch:
 def final_batch(spool: Spool, delivery: Delivery) -> Batch:
     delivery.state = State.DELIVERED
     event = Event(
-        id=spool.ids.event(), kind=EventKind.DELIVERED, at=datetime.now(UTC), account="acct_bench", server="srv_bench",
-        credential="crd_bench", message=delivery.message_id, delivery=delivery.id, recipient=delivery.mailbox,
-        site="mx.remote.example", host="mx1.remote.example", address="192.0.2.25", reply="250 2.0.0 Ok: queued as 4ABC",
+        id=spool.ids.event(),
+        kind=EventKind.DELIVERED,
+        at=datetime.now(UTC),
+        account="acct_bench",
+        server="srv_bench",
+        credential="crd_bench",
+        message=delivery.message_id,
+        delivery=delivery.id,
+        recipient=delivery.mailbox,
+        site="mx.remote.example",
+        host="mx1.remote.example",
+        address="192.0.2.25",
+        reply="250 2.0.0 Ok: queued as 4ABC",
     )
     return Batch(updates=[delivery], events=[event])
 
@@ -115,8 +140,9 @@ async def main() -> None:
         after = (time.process_time(), spool.counters.commits, spool.counters.batches, spool.counters.commit_seconds)
         cpu, commits, batches, seconds = (new - old for new, old in zip(after, before, strict=True))
         print(
-            f"{name:34} {rate:8.0f}/s   {cpu / batches * 1e6:6.0f} us CPU/batch  {batches / max(commits, 1):5.1f} batches/commit"
-            f"  {seconds / max(commits, 1) * 1e6:6.0f} us/COMMIT", flush=True
+            f"{name:34} {rate:8.0f}/s   {cpu / batches * 1e6:6.0f} us CPU/batch  {batches / max(commits, 1):5.1f} per commit"
+            f"  {seconds / max(commits, 1) * 1e6:6.0f} us/COMMIT",
+            flush=True,
         )
 
     def now() -> tuple[float, int, int, float]:
@@ -145,7 +171,8 @@ async def main() -> None:
     print(f"content: {2000 / (time.perf_counter() - started):.0f}/s")
     started = time.perf_counter()
     print(await spool.gauges(), f"{(time.perf_counter() - started) * 1e3:.0f} ms")
-    print(f"checkpoints {spool.counters.checkpoints}, {spool.counters.checkpoint_seconds / max(1, spool.counters.checkpoints) * 1e3:.0f} ms each")
+    each = spool.counters.checkpoint_seconds / max(1, spool.counters.checkpoints)
+    print(f"checkpoints {spool.counters.checkpoints}, {each * 1e3:.0f} ms each")
     await spool.close()
     print(f"peak RSS {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
     shutil.rmtree(folder)

@@ -85,8 +85,8 @@ asyncio.run(main())
 @pytest.mark.row("11", "9")
 @pytest.mark.parametrize("nth", [1, 2, 3])
 async def test_a_kill_while_adopting_loses_nothing_and_doubles_nothing(tmp_path, nth):
-    from tests.system import spool_child  # noqa: PLC0415
-    from postbud.spool.values import Filter  # noqa: PLC0415
+    from postbud.spool.values import Filter
+    from tests.system import spool_child
 
     orphan = await Spool.open(tmp_path / "worker-1", SMALL)
     sent = [await append(orphan, f"m{number}", 90_000 if number % 100 == 0 else 800, 1 + number % 3) for number in range(450)]
