@@ -15,7 +15,7 @@ without CRLF (`|` parts lines), or an object, all keys optional:
 | `end` | after it: `close`, `reset` or `hang` |
 
 Other keys: `words` (EHLO keywords), `tls_words` (those inside TLS), `recipients` (RCPT's reply by address), `certificate` and
-`key` (paths; without them STARTTLS is refused), `handshake` (`fail`: garbage for it), `inject` (octets with the 220 to STARTTLS),
+`key` (paths; without them STARTTLS is refused), `handshake` (`fail`), `inject` (octets with the 220 to STARTTLS),
 `content_close` and `content_reset` (ends after so many octets of content), `content_hang` (stops reading there),
 `early` (says it after so many octets: [octets, reply]).
 """

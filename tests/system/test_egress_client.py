@@ -254,6 +254,15 @@ async def test_a_close_instead_of_the_last_reply_is_unknown(how: str, in_file: b
     assert len(sink.messages) == 1
 
 
+@pytest.mark.row("38", "K4")
+@pytest.mark.parametrize("end", [{"reply": "250 ok", "end": "close"}, "250 ok|250 once more", "250 ok|hello", "250 ok|421 bye"])
+async def test_a_yes_to_the_final_dot_counts_whatever_comes_right_behind_it(end: Any) -> None:
+    async with connected({"end": end}) as (connection, sink):
+        for count in (1, 2, 3):
+            assert isinstance((await connection.deliver(LETTER))[0], Delivered)
+            assert len(sink.messages) == count
+
+
 @pytest.mark.row("39")
 async def test_a_last_reply_after_our_timer_is_unknown() -> None:
     (outcome,), sink = await send({"end": {"wait": 1.2, "reply": "250 late"}})

@@ -49,6 +49,7 @@ class Session(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._on_reply: Callable[[Stage, Reply], bool] | None = None
+        self._ready = False  # the waiter has what it waits for
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,28 +62,22 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; wake the waiter when what it waits for is complete."""
-        try:
-            replies = self.client.receive(data)
-        except ReplyError as error:
-            self._fail(SessionError(f"the peer broke the protocol: {error.why}", error.enhanced))
-            return
-        if not replies:
-            if self.client.closing and self.client.awaited is None:
-                self._fail(SessionError("the peer closed the session (421)", "4.4.2"))
-            return
-        self._heard_at = self._loop.time()
-        ready = False
+        client = self.client
+        replies = client.receive(data)
+        if replies:
+            self._heard_at = self._loop.time()
         for stage, reply in replies:
             if self._on_reply is None:
                 self.replies.append((stage, reply))
-                ready = True
             else:
-                ready = self._on_reply(stage, reply)
-        if self.client.closing and self.client.awaited is not None:
+                self._ready = self._on_reply(stage, reply)
+        if self._ready:
+            self._wake()  # whatever follows: what was answered is answered
+        if client.broken is not None:
+            self._fail(SessionError(f"the peer broke the protocol: {client.broken.why}", client.broken.enhanced))
+        elif client.closing and client.awaited is not None and replies:
             last = replies[-1][1]
             self._fail(SessionError(f"the peer closed the session: {last.text}", "4.3.2", last))
-        elif ready:
-            self._wake()
 
     def eof_received(self) -> None:
         """Treat a half-closed connection as closed."""
@@ -157,15 +152,16 @@ class Session(asyncio.Protocol):
             SessionError: The session ended first.
         """
         self._on_reply = on_reply
+        self._ready = False
         self._heard_at = self._loop.time()
         try:
-            done = False
-            while self.replies and not done:
-                done = on_reply(*self.replies.pop(0))
-            if not done:
+            while self.replies and not self._ready:
+                self._ready = on_reply(*self.replies.pop(0))
+            if not self._ready:
                 await self._sleep(seconds)
         finally:
             self._on_reply = None
+            self._ready = False
 
     async def _sleep(self, seconds: float) -> None:
         self.check()
@@ -176,7 +172,8 @@ class Session(asyncio.Protocol):
         finally:
             self._timer.cancel()
             self._waiter = None
-        self.check()
+        if not self._ready:
+            self.check()
 
     def _expire(self, seconds: float) -> None:
         left = self._heard_at + seconds - self._loop.time()

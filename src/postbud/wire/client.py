@@ -38,12 +38,13 @@ class Stage(Enum):
 class Client:
     """One session: feed it what comes, send what it is told to note, take the replies."""
 
-    __slots__ = ("_awaited", "_closing", "_current", "_opening", "_reader")
+    __slots__ = ("_awaited", "_broken", "_closing", "_current", "_opening", "_reader")
 
     def __init__(self) -> None:
         self._reader = ReplyReader()
         self._awaited: deque[Stage] = deque([Stage.BANNER])
         self._closing = False
+        self._broken: ReplyError | None = None
         self._opening: list[str | bytes | Reply] = []
         self._current = self._opening
 
@@ -85,26 +86,31 @@ class Client:
         self._current.append(text)
 
     def receive(self, octets: bytes) -> list[tuple[Stage, Reply]]:
-        """Take octets of the peer; give the replies that they complete.
-
-        Raises:
-            ReplyError: Malformed, or not asked for, or of a kind that its stage cannot have.
-        """
+        """Take octets of the peer; give the replies that they complete, however much nonsense follows: see `broken`."""
         self._reader.feed(octets)
-        replies = []
-        while (reply := self._reader.next_reply()) is not None:
-            self._current.append(reply)
-            if reply.code == 421:
-                self._closing = True
-            if not self._awaited:
-                if reply.code == 421:
-                    continue
-                raise ReplyError("a reply came that nothing asked for")
-            stage = self._awaited.popleft()
-            if reply.code // 100 not in stage.digits:
-                raise ReplyError(f"a {reply.code} cannot answer {stage.title}")
-            replies.append((stage, reply))
+        replies: list[tuple[Stage, Reply]] = []
+        try:
+            while self._broken is None and (reply := self._reader.next_reply()) is not None:
+                self._current.append(reply)
+                if self._awaited:
+                    replies.append((self._stage_of(reply), reply))
+                elif reply.code != 421:
+                    raise ReplyError("a reply came that nothing asked for")
+                self._closing = self._closing or reply.code == 421
+        except ReplyError as error:
+            self._broken = error
         return replies
+
+    def _stage_of(self, reply: Reply) -> Stage:
+        stage = self._awaited[0]
+        if reply.code // 100 not in stage.digits:
+            raise ReplyError(f"a {reply.code} cannot answer {stage.title}")
+        return self._awaited.popleft()
+
+    @property
+    def broken(self) -> ReplyError | None:
+        """What the peer did against the protocol, after the replies that were given: malformed, unasked, of a wrong kind."""
+        return self._broken
 
     def begin_transaction(self) -> None:
         """Begin a new part of the transcript; the opening of the session is kept."""
