@@ -42,7 +42,7 @@ class Killer:
             victim = self._dice.choice(workers)
             self._relay.kill(victim)
             wait_until(lambda: is_zombie(victim), "the victim is dead", 5, every=0.01)
-            wait_until(lambda: len(self._relay.workers()) >= self._relay.settings.workers, "the supervisor starts another", 30)
+            wait_until(self._relay.workers, "the supervisor starts another", 30)
         elif kind == "supervisor":
             self._relay.kill(self._relay.pid)
             self._relay.process.wait(10)  # type: ignore[union-attr]  # it was started
@@ -58,7 +58,7 @@ class Killer:
 
 
 def run(
-    kills: int, folder: Path, *, workers: int = 2, seed: int = 1, pause: tuple[float, float] = (0.3, 1.2)
+    kills: int, folder: Path, *, workers: int = 2, seed: int = 1, pause: tuple[float, float] = (0.1, 1.0)
 ) -> dict[str, Any]:
     """Do it; give the report."""
     dice = random.Random(seed)
