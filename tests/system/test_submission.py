@@ -308,3 +308,30 @@ def test_the_same_bounce_again_and_again_is_heard_once(shared_pair: Pair) -> Non
     sink.wait_for(lambda found: submitter in found["recipients"])
     time.sleep(1.5)
     assert len([found for found in sink.received() if submitter in found["recipients"]]) == 1
+
+
+@pytest.mark.row("G10")
+def test_a_message_id_used_by_two_accounts_crosses_nothing(shared_pair: Pair) -> None:
+    relay, sink = shared_pair
+    shared_id = new_test_id()  # make_content makes the Message-ID of it
+    port = relay.ports["cleartext"]
+    acme = queued_id(submit(port, make_content(shared_id), [f"acme-{shared_id}@dest.example"]))
+    beta = queued_id(
+        submit(
+            port, make_content(shared_id, sender="x@beta.example"), [f"rcpt-550-{shared_id}@dest.example"],
+            username="beta-1", sender="x@beta.example",
+        )
+    )  # fmt: skip
+    assert acme != beta
+    relay.wait_final({acme, beta})
+    assert {event["account"] for event in relay.events_of(acme)} == {"acct_acme"}
+    assert [event["kind"] for event in relay.events_of(acme)] == ["accepted", "delivered"]
+    of_beta = [event for event in relay.events_of(beta) if event["account"] == "acct_beta"]
+    assert [event["kind"] for event in of_beta] == ["accepted", "bounced"]
+    long_id = "<" + "\r\n ".join("a" * 900 for _ in range(11)) + "@acme.example>"
+    content = f"From: <printer@acme.example>\r\nX-Test-Id: {shared_id}x\r\nMessage-ID: {long_id}\r\n\r\nx\r\n".encode()
+    reply = submit(port, content, [f"long-{shared_id}@dest.example"])
+    assert reply.code in (250, 554)
+    for event in relay.events():
+        assert "\r" not in event.get("message_id", "")
+        assert len(event.get("message_id", "")) < 2000
