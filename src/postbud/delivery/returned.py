@@ -4,6 +4,7 @@ The delivery stays `delivered` (P3: one final state); the event is `dsn_received
 ours, the submitter's own reverse-path gets a DSN from us; else the bounce would end here.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from postbud.spool.values import Batch
 
 FindAccepted = Callable[[str], Awaitable[Event | None]]
 _FAILED = "failed"
+_MAX_HEARD = 100_000
 
 
 class Returns:
@@ -43,6 +45,7 @@ class Returns:
         self._admit = admit
         self._new_event_id = new_event_id
         self._clock = clock
+        self._heard: OrderedDict[tuple[DeliveryId, str], None] = OrderedDict()
 
     async def record(self, returned: Returned) -> bool:
         """Record a bounce durably; False when the message is not known here any more."""
@@ -54,7 +57,7 @@ class Returns:
         changes: list[Change] = []
         for recipient in returned.recipients:
             delivery = _delivery_of(accepted, returned.id, recipient)
-            if delivery is None:
+            if delivery is None or (delivery.id, recipient.action) in self._heard:
                 continue
             event = self._event(accepted, delivery, recipient, returned.reporting_mta)
             failed = recipient.action == _FAILED and owes(message, delivery, "failed")
@@ -62,14 +65,22 @@ class Returns:
                 changes.append(Change(delivery, event, "failed"))
             batch.events.append(event)
         if not batch.events:
-            return False
+            return True
         reports, events = self._notifier.reports(message, None, changes)
         batch.messages.extend(reports)
         batch.events.extend(events)
         await self._spool.commit(batch)
+        self._remember(batch.events)
         for report in reports:
             self._admit(report.message, report.content, report.deliveries)
         return True
+
+    def _remember(self, events: list[Event]) -> None:
+        """Note what was heard: who has a return path must not be able to storm the submitter with one bounce (row H4)."""
+        for event in events:
+            self._heard[DeliveryId(event.delivery), event.reason] = None
+        while len(self._heard) > _MAX_HEARD:
+            self._heard.popitem(last=False)
 
     def _event(self, accepted: Event, delivery: Delivery, recipient: ReturnedRecipient, host: str) -> Event:
         found = self._classifier.classify(None, recipient.status or None, recipient.diagnostic)

@@ -94,6 +94,8 @@ class Session(Connection):
         try:
             self._gate.check(self._identity)
         except Refusal as refusal:
+            if not refusal.close:
+                return  # paused: the session may stay, MAIL will hear it
             self._log_refusal(refusal)
             self._terminate(replies.NOT_ALLOWED_NOW)
         except Exception:

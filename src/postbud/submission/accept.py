@@ -136,9 +136,12 @@ class SubmissionGate:
         context = read_context(section, at)
         ruling, from_mailboxes = self._judge(grant, envelope, section, at)
         message_id = self._spool.ids.message()
+        domain = self._replica.directory.covering(grant.account.id, from_mailboxes[0].domain)
         fixed = fix_up(
             section,
             hostname=self._hostname,
+            signing_domain=domain.name.encode() if domain is not None else b"",
+            selectors=frozenset(key.selector.lower().encode() for key in domain.keys) if domain is not None else frozenset(),
             from_mailboxes=from_mailboxes,
             new_message_id=lambda: f"{message_id}@{from_mailboxes[0].domain}",
             now=at,

@@ -1,7 +1,7 @@
 """Fix-ups: everything that accepting changes in a header section, and nothing else (RFC 6409 s8; table: `docs/headers.md`).
 
-Removed: submission fields, Bcc, Return-Path, and authentication results that claim to be ours. Added when missing: Date,
-Message-ID, Sender (only beside a From of several mailboxes). Prepended: Received. Every other octet stays as it came (P4).
+Removed: submission fields, Bcc, Return-Path, and authentication results and signatures that claim to be ours. Added when
+missing: Date, Message-ID, Sender (only beside a From of several mailboxes). Prepended: Received. Every other octet stays as it came (P4).
 """
 
 from collections.abc import Callable
@@ -29,14 +29,21 @@ def fix_up(
     section: HeaderSection,
     *,
     hostname: bytes,
+    signing_domain: bytes,
+    selectors: frozenset[bytes],
     from_mailboxes: tuple[Mailbox, ...],
     new_message_id: Callable[[], str],
     now: datetime,
 ) -> FixedUp:
     """Apply the fix-ups. `new_message_id` gives left@right without angle brackets."""
     kept = section.octets
-    if _touches(section, hostname):
-        kept = b"".join([field.raw for field in section.fields if not _removed(field, hostname)])
+    removed = [
+        field
+        for field in section.fields
+        if _removed(field, hostname) or (field.name == b"dkim-signature" and _ours(field, signing_domain, selectors))
+    ]
+    if removed:
+        kept = b"".join([field.raw for field in section.fields if field not in removed])
     added = b""
     if not section.count(b"date"):
         added += f"Date: {format_date(now)}\r\n".encode("ascii")
@@ -49,8 +56,13 @@ def fix_up(
     return FixedUp(added + kept, message_id.decode("utf-8", "replace"))
 
 
-def _touches(section: HeaderSection, hostname: bytes) -> bool:
-    return any(_removed(field, hostname) for field in section.fields)
+def _ours(field: Field, signing_domain: bytes, selectors: frozenset[bytes]) -> bool:
+    """Whether a DKIM-Signature names our domain and one of our selectors: only we sign with those (policy C7)."""
+    tags: dict[bytes, bytes] = {}
+    for tag in field.value.split(b";"):
+        name, _, value = tag.partition(b"=")
+        tags.setdefault(name.strip(), value.strip().lower())
+    return tags.get(b"d") == signing_domain and tags.get(b"s") in selectors
 
 
 def _removed(field: Field, hostname: bytes) -> bool:
