@@ -312,7 +312,7 @@ def test_the_same_bounce_again_and_again_is_heard_once(shared_pair: Pair) -> Non
 
 @pytest.mark.row("G10")
 def test_a_message_id_used_by_two_accounts_crosses_nothing(shared_pair: Pair) -> None:
-    relay, sink = shared_pair
+    relay, _ = shared_pair
     shared_id = new_test_id()  # make_content makes the Message-ID of it
     port = relay.ports["cleartext"]
     acme = queued_id(submit(port, make_content(shared_id), [f"acme-{shared_id}@dest.example"]))

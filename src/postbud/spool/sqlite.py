@@ -37,6 +37,7 @@ from postbud.spool.values import (
     SpoolBroken,
     SpoolSettings,
     StoredContent,
+    Unknown,
     no_space,
 )
 from postbud.spool.write import Writer
@@ -178,8 +179,11 @@ class Spool:
         return StoredContent(row.content, row.signatures)
 
     async def find(self, wanted: Filter, limit: int, after: DeliveryId | None = None) -> list[tuple[Message, Delivery]]:
-        """Give deliveries in the order of their messages; `after` is the last one of the page before."""
-        found = await self._read(self._reader.find, wanted, limit, after)
+        """Give deliveries in the order of their messages; `after` is the last one of the page before. Unknown ids find none."""
+        try:
+            found = await self._read(self._reader.find, wanted, limit, after)
+        except Unknown:
+            return []
         await self._put_aside(found.damage)
         return found.deliveries
 
