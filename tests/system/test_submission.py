@@ -214,6 +214,7 @@ def test_fields_a_client_may_not_set_are_gone_and_ours_are_there(shared_pair: Pa
     assert names.count(b"received") == names.count(b"date") == names.count(b"message-id") == 1
     assert record["sender"].startswith("b-")
     assert record["sender"].endswith("@bounce.example")
+    wait_until(lambda: relay.events_of(message), "the event is shipped", 10)
     assert relay.events_of(message)[0]["tag"] == "mine"
 
 

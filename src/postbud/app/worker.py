@@ -14,11 +14,12 @@ from pathlib import Path
 
 from postbud.app.config import Settings
 from postbud.app.control import ControlServer
-from postbud.app.parts import Parts, log_bug, wire
+from postbud.app.parts import Parts, log_bug, utc_now, wire
 from postbud.app.queue_ops import handlers
 from postbud.app.translate import spool_settings
 from postbud.link.ship import last_shipped
 from postbud.model.refusal import Refusal
+from postbud.smtpd.tls import ServerTls
 from postbud.spool.adopt import adopt
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import SpoolBroken
@@ -26,6 +27,8 @@ from postbud.telemetry.logs import configure
 
 _REVIEW_SECONDS = 60.0
 _LAG_PROBE_SECONDS = 0.25
+_CERTIFICATE_WARN_DAYS = 14
+_CERTIFICATE_WARN_SECONDS = 3600.0
 
 
 async def run_worker(settings: Settings, directory: Path, index: int) -> int:
@@ -58,6 +61,8 @@ async def run_worker(settings: Settings, directory: Path, index: int) -> int:
                 group.create_task(_probe_lag(parts)),
                 group.create_task(_watch_parent(stop)),
             ]
+            if parts.tls is not None:
+                helpers.append(group.create_task(_follow_certificate(parts, parts.tls)))
             scheduling = group.create_task(parts.scheduler.run())
             if index == 0:
                 await _adopt_orphans(parts)
@@ -95,22 +100,35 @@ async def _review(parts: Parts) -> None:
     while True:
         await asyncio.sleep(0.1)
         now = time.monotonic()
-        if parts.review_wanted or now >= next_at:
-            parts.review_wanted = False
-            next_at = now + _REVIEW_SECONDS
-            try:
-                await parts.holds.review()
-            except SpoolBroken:
-                return  # the spool told the wiring already
-            except Refusal as refusal:
-                parts.log.warning("review_waits", why=refusal.private or refusal.public)
-                next_at = now + 1.0
-            if parts.tls is not None:
-                try:
-                    if parts.tls.reload_if_changed():
-                        parts.log.info("certificate_reloaded")
-                except (OSError, ValueError) as error:
-                    parts.log.warning("certificate_not_reloaded", why=str(error))
+        if not parts.review_wanted and now < next_at:
+            continue
+        parts.review_wanted = False
+        next_at = now + _REVIEW_SECONDS
+        try:
+            await parts.holds.review()
+        except SpoolBroken:
+            return  # the spool told the wiring already
+        except Refusal as refusal:
+            parts.log.warning("review_waits", why=refusal.private or refusal.public)
+            next_at = now + 1.0
+
+
+async def _follow_certificate(parts: Parts, tls: ServerTls) -> None:
+    """Serve a certificate that was replaced to new connections; warn of one that ends soon or has ended (row C9)."""
+    warn_at = 0.0
+    while True:
+        try:
+            if tls.reload_if_changed():
+                parts.log.info("certificate_reloaded")
+                warn_at = 0.0
+            if time.monotonic() >= warn_at:
+                warn_at = time.monotonic() + _CERTIFICATE_WARN_SECONDS
+                left_days = (tls.expires_at() - utc_now()).days
+                if left_days < _CERTIFICATE_WARN_DAYS:
+                    parts.log.warning("certificate_ends", days=left_days, file=str(tls.certificate_file))
+        except (OSError, ValueError) as error:
+            parts.log.warning("certificate_not_reloaded", why=str(error))
+        await asyncio.sleep(1.0)
 
 
 async def _probe_lag(parts: Parts) -> None:

@@ -1,7 +1,8 @@
 """Fix-ups: everything that accepting changes in a header section, and nothing else (RFC 6409 s8; table: `docs/headers.md`).
 
 Removed: submission fields, Bcc, Return-Path, and authentication results and signatures that claim to be ours. Added when
-missing: Date, Message-ID, Sender (only beside a From of several mailboxes). Prepended: Received. Every other octet stays as it came (P4).
+missing: Date, Message-ID, Sender (only beside a From of several mailboxes). Prepended: Received. Every other octet stays as
+it came (P4).
 """
 
 from collections.abc import Callable
