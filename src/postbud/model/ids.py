@@ -5,8 +5,6 @@ Layout (big endian): 6 octets milliseconds since 1970, 2 octets counter within t
 octets do. Bytes inside (spool, tokens), text outside (logs, events, pages).
 """
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import NewType
 
@@ -19,11 +17,19 @@ EventId = NewType("EventId", str)
 
 ID_OCTETS = 16
 _TEXT_LENGTH = 26
+_RANDOM_AT_ONCE = 4096
+
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_SPARE_BITS = 2  # 26 characters hold 130 bits
+_SHIFTS = tuple(range(120, -1, -10))
 
 
 def to_text(prefix: str, octets: bytes) -> str:
     """Give the public form of 16 octets, such as `msg_01h3…`."""
-    return f"{prefix}_{base64.b32hexencode(octets).rstrip(b'=').decode('ascii').lower()}"
+    number = int.from_bytes(octets, "big") << _SPARE_BITS
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
 def to_octets(text: str) -> bytes:
@@ -33,13 +39,15 @@ def to_octets(text: str) -> bytes:
         ValueError: The text is no id of ours.
     """
     _, separator, encoded = text.rpartition("_")
-    if not separator or len(encoded) != _TEXT_LENGTH:
+    if not separator or len(encoded) != _TEXT_LENGTH or not (encoded.isascii() and encoded.isalnum()):
         raise ValueError("not an id")
     try:
-        octets = base64.b32hexdecode(encoded.upper() + "======")
-    except binascii.Error as error:
+        number = int(encoded, 32)  # base32hex has the digits of Python's base 32
+    except ValueError as error:
         raise ValueError("not an id") from error
-    return octets
+    if number & 3 or encoded != encoded.lower():
+        raise ValueError("not an id")
+    return (number >> _SPARE_BITS).to_bytes(ID_OCTETS, "big")
 
 
 class IdSource:
@@ -52,6 +60,8 @@ class IdSource:
         self._dice = dice
         self._last_ms = 0
         self._counter = 0
+        self._random = b""
+        self._used = 0
 
     def octets(self) -> bytes:
         """Give the next 16 octets; never smaller than the last, also when the clock steps back."""
@@ -62,7 +72,11 @@ class IdSource:
             self._counter += 1
             if self._counter > 0xFFFF:
                 self._last_ms, self._counter = self._last_ms + 1, 0
-        return self._last_ms.to_bytes(6, "big") + self._counter.to_bytes(2, "big") + self._spool + self._dice(4)
+        if self._used == len(self._random):
+            self._random, self._used = self._dice(_RANDOM_AT_ONCE), 0
+        self._used += 4
+        random = self._random[self._used - 4 : self._used]
+        return self._last_ms.to_bytes(6, "big") + self._counter.to_bytes(2, "big") + self._spool + random
 
     def message(self) -> MessageId:
         """Give a new message id."""
