@@ -43,7 +43,13 @@ def test_text_sorts_as_octets_do_and_reads_back(one: bytes, other: bytes) -> Non
     assert (to_text("msg", one) < to_text("msg", other)) == (one < other)
 
 
-@pytest.mark.parametrize("text", ["", "msg_", "msg_abc", "msg-" + "a" * 26, "msg_" + "z" * 26, "msg_" + "0" * 25 + "1", "msg_" + "A" * 26, "msg_+" + "0" * 25, "msg_é" + "0" * 25, "a" * 26])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "msg_", "msg_abc", "msg-" + "a" * 26, "a" * 26),
+        *("msg_" + wrong for wrong in ("z" * 26, "0" * 25 + "1", "A" * 26, "+" + "0" * 25, "é" + "0" * 25)),
+    ],
+)
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an id"):
         to_octets(text)
