@@ -55,7 +55,8 @@ def main() -> int:
     failed = 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for name, code, said in pool.map(lambda target: run_target(target, arguments.seconds), targets):
-            runs = next((line.rpartition(":")[2].strip() for line in said.splitlines() if "number_of_executed_units" in line), "?")
+            counted = (line.rpartition(":")[2].strip() for line in said.splitlines() if "number_of_executed_units" in line)
+            runs = next(counted, "?")
             print(
                 f"fuzz {name}: {'ok' if code == 0 else 'FOUND SOMETHING'}, {runs} inputs in {arguments.seconds} s", flush=True
             )
