@@ -30,6 +30,7 @@ from postbud.spool.values import Batch, Damaged, SpoolBroken, Unknown
 from postbud.telemetry.logs import Log
 
 _SETTLE_RETRY_SECONDS = 1.0
+_SETTLED_AT_ONCE = 200  # messages whose results share commits
 
 
 @dataclass(slots=True)
@@ -85,7 +86,9 @@ class Attempts:
             sent, fields = await self._fit(connection, message, content, fields)
         except (Damaged, Unknown) as error:
             self._log.error("content_lost", message=message.id, why=str(error))
-            return  # quarantined with its event by the spool
+            for active in batch:  # quarantined with its event by the spool
+                active.cancelled = True
+            return
         except KeyMissingError as error:
             await self.hold(batch, Hold.KEY, str(error))
             self._log.error("key_missing", message=message.id, domain=message.from_domain, why=str(error))
@@ -108,8 +111,10 @@ class Attempts:
 
     async def settle_unsent(self, batches: list[list[Active]], outcome: Deferred | Bounced) -> None:
         """Record an outcome that came before any transaction: no route, no connection."""
-        for batch in batches:
-            await self._settle(batch[0].message, batch, [outcome] * len(batch), None, None)
+        for start in range(0, len(batches), _SETTLED_AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for batch in batches[start : start + _SETTLED_AT_ONCE]:
+                    group.create_task(self._settle(batch[0].message, batch, [outcome] * len(batch), None, None))
 
     async def hold(self, batch: list[Active], holder: Hold, reason: str) -> None:
         """Put deliveries on hold, with their events, in one commit."""

@@ -33,6 +33,7 @@ class Lane:
     recipients_limit: int
     ready: OrderedDict[tuple[MessageId, str], list[Active]] = field(default_factory=OrderedDict)
     connections: int = 0
+    connected: int = 0  # of the connections, those whose session is open
     idle: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -148,6 +148,8 @@ class Scheduler:
         """Start nothing more; attempts under way finish."""
         self._stopping = True
         self._filling.set()
+        for lane in self._lanes.values():
+            lane.wake.set()
 
     async def _fill(self) -> None:
         while not self._stopping:
@@ -265,6 +267,7 @@ class Scheduler:
                         break
                     continue
                 if connection is not None and not connection.usable:
+                    lane.connected -= 1
                     await connection.quit()
                     connection = None
                 if connection is None:
@@ -274,6 +277,7 @@ class Scheduler:
                         batch = []
                         break
                     connection = opened
+                    lane.connected += 1
                 await self._attempts.run(connection, batch)
                 self._done(batch)
                 batch = []
@@ -282,9 +286,10 @@ class Scheduler:
             for active in batch:  # only after a bug of ours: in doubt, defer
                 active.delivery.due_at = max(active.delivery.due_at, self._clock() + _AFTER_BUG_SECONDS)
             self._done(batch)
-            if connection is not None:
-                await connection.quit()
             self._staff(lane)
+            if connection is not None:
+                lane.connected -= 1
+                await connection.quit()
 
     async def _linger(self, lane: Lane) -> bool:
         lane.wake.clear()
@@ -301,7 +306,7 @@ class Scheduler:
     async def _site_failed(self, lane: Lane, batch: list[Active], outcome: Deferred | Bounced) -> None:
         """No connection: what waits for the site shares the outcome, unless others are connected."""
         failed = batch
-        if lane.connections <= 1:
+        if lane.connected == 0:
             others = lane.take_all()
             for active in others:
                 active.leased = True
