@@ -11,6 +11,7 @@ from pathlib import Path
 
 from postbud.spool.values import SpoolLocked
 
+DAMAGE_MARK = "check-me"  # left by a writer that met a damaged page: the next check has no time limit
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -1,5 +1,6 @@
 """Opening a folder: lock, version, integrity, leftovers of the last process. Runs on one thread before any other starts."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,11 +11,12 @@ import apsw
 
 from postbud.model.ids import DeliveryId, IdSource
 from postbud.spool.content import ContentStore
-from postbud.spool.disk import FolderLock, Reserve
+from postbud.spool.disk import DAMAGE_MARK, FolderLock, Reserve
 from postbud.spool.inflight import InFlight
 from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage, Reader
 from postbud.spool.rows import Codec
+from postbud.spool.salvage import finish_switch, salvage
 from postbud.spool.schema import FILE_NAME, open_reader, open_writer, prepare, quick_check
 from postbud.spool.statements import Statements
 from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
@@ -63,16 +65,21 @@ def open_folder(folder: Path, settings: SpoolSettings, clock: Callable[[], float
 
 def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], float], lock: FolderLock) -> Opened:
     path = folder / FILE_NAME
-    connection = open_writer(path)
-    spool_id = prepare(connection)
-    found = quick_check(connection, settings.check_seconds)
+    marked = (folder / DAMAGE_MARK).exists()
+    finish_switch(folder)
+    counters = Counters()
+    connection, spool_id, found = _open_checked(path, math.inf if marked else settings.check_seconds)
     if found is not None:
-        raise SpoolUnusable(f"{path} is damaged: {found}")
+        connection.close()
+        counters.quarantined += salvage(folder, found, clock)
+        connection, spool_id, found = _open_checked(path, math.inf)
+    if found is not None:
+        raise SpoolUnusable(f"{path} is damaged beyond salvage: {found}")
+    (folder / DAMAGE_MARK).unlink(missing_ok=True)
     reader = open_reader(path)
     codec = Codec(spool_id)
     statements = Statements(connection)
     ids = IdSource(spool_id, _rising_clock(connection), os.urandom)
-    counters = Counters()
     contents = ContentStore(folder, settings, lambda: os.urandom(12).hex())
     contents.sweep(Reader(reader, codec).is_named, 0.0)
     connection.execute("DELETE FROM signature WHERE message NOT IN (SELECT key FROM message)")
@@ -95,6 +102,16 @@ def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], floa
     in_flight.clear()
     statements.look_again()
     return opened
+
+
+def _open_checked(path: Path, seconds: float) -> tuple[apsw.Connection, int, str | None]:
+    """Open the connection that writes; give it with the spool's number and the first damage found."""
+    connection: apsw.Connection | None = None
+    try:
+        connection = open_writer(path)
+        return connection, prepare(connection), quick_check(connection, seconds)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return connection or apsw.Connection(":memory:"), 0, str(error)
 
 
 def _rising_clock(connection: apsw.Connection) -> Callable[[], int]:

@@ -41,6 +41,10 @@ class Quarantine:
                 count += self._put_message(connection, message, why)
         return count
 
+    def tell_lost(self, connection: apsw.Connection, message: int, why: str) -> int:
+        """Write the event of a delivery that only an index remembers."""
+        return self._tell(why, self._meta(connection, message), None)
+
     def _put_event(self, connection: apsw.Connection, seq: int, why: str) -> int:
         self._copy(
             connection, "SELECT :at, 'event', seq, :why, NULL, data FROM event WHERE seq = :key", {"key": seq, "why": why}
@@ -67,7 +71,9 @@ class Quarantine:
         rows: list[Any] = connection.execute("SELECT key FROM delivery WHERE message = ?", (message,)).fetchall()
         count = sum(self._put_delivery(connection, message, key, why) for (key,) in rows)
         if not rows:
+            meta = self._meta(connection, message)
             self._put_finished_message(connection, message, why)
+            count += self._tell(why, meta, None)
         return count
 
     def _put_finished_message(self, connection: apsw.Connection, message: int, why: str) -> None:

@@ -4,7 +4,6 @@ Every statement that reads is here, shown whole. A row that does not match its c
 reported beside what could be read; putting it in quarantine is the writer's.
 """
 
-import zlib
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from postbud.model.ids import DeliveryId, MessageId
 from postbud.spool.rows import Codec, checksum
 from postbud.spool.values import Damaged, Filter, Gauges, Unknown
 
-_UNREADABLE = (Damaged, apsw.IOError, apsw.CorruptError)
+_UNREADABLE = (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError)
 _SCANNED_AT_ONCE = 2_000
 
 
@@ -45,6 +44,7 @@ class ContentRow(NamedTuple):
     signatures: bytes | None
     file: str | None
     file_crc: int
+
 
 _NEAR_SECONDS = 30.0
 
@@ -145,7 +145,7 @@ class Reader:
         damage: list[Damage] = []
         query = "SELECT seq, sum, data FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
         for number, total, data in self._connection.execute(query, (seq, limit)):
-            if zlib.crc32(data, number & 0xFFFFFFFF) == total:
+            if checksum(number, (data,)) == total:
                 events.append((number, data))
             else:
                 damage.append(Damage("event", number, None, "event row does not match its checksum"))
@@ -167,7 +167,7 @@ class Reader:
                 high = middle
         query = "SELECT seq, sum, data FROM event WHERE seq >= ? AND instr(data, ?) AND instr(data, ?) ORDER BY seq LIMIT 1"
         for number, total, data in ask(query, (low, public_id.encode(), b'"kind":"accepted"')):
-            if zlib.crc32(data, number & 0xFFFFFFFF) == total:
+            if checksum(number, (data,)) == total:
                 return bytes(data)
         return None
 

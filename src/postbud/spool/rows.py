@@ -169,5 +169,7 @@ def checksum(key: int, parts: Iterable[bytes]) -> int:
     """Give the CRC-32 over a row's key and octets."""
     total = key & _MASK
     for part in parts:
+        if not isinstance(part, bytes):
+            return -1  # a damaged record header changed the value's kind
         total = zlib.crc32(part, total)
     return total

@@ -15,6 +15,7 @@ from postbud.spool.values import SpoolUnusable
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
 VERSION = 1
 FILE_NAME = "spool.db"
+_PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
 
 # message.body_file stands before the large columns, so that looking at it never follows an overflow chain.
@@ -54,13 +55,13 @@ def check_sqlite(version: str) -> None:
         )
 
 
-def open_writer(path: Path, page_octets: int = 4096) -> apsw.Connection:
+def open_writer(path: Path) -> apsw.Connection:
     """Open the connection that writes, making the file when missing; nothing is checked yet."""
     check_sqlite(apsw.sqlite_lib_version())
     connection = apsw.Connection(str(path))
     path.chmod(0o600)
     connection.set_busy_timeout(5_000)
-    connection.execute(f"PRAGMA page_size = {page_octets}")
+    connection.execute(f"PRAGMA page_size = {_PAGE_OCTETS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = FAST")
@@ -88,7 +89,7 @@ def prepare(connection: apsw.Connection) -> int:
         SpoolUnusable: The file is another program's, or a newer Postbud's.
     """
     if not connection.pragma("application_id") and not connection.table_exists("main", "meta"):
-        _create(connection)
+        create(connection)
     if connection.pragma("application_id") != _APPLICATION_ID:
         raise SpoolUnusable("the file is not a Postbud spool")
     version = _meta(connection, "version")
@@ -117,11 +118,29 @@ def quick_check(connection: apsw.Connection, seconds: float) -> str | None:
     return None if found == "ok" else str(found)
 
 
-def _create(connection: apsw.Connection) -> None:
+def create(connection: apsw.Connection) -> None:
+    """Make the tables of an empty spool, with a number of its own."""
     with connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(_TABLES)
         connection.execute("INSERT INTO meta VALUES ('version', ?), ('spool', ?)", (VERSION, secrets.randbits(32)))
+
+
+def set_spool_id(connection: apsw.Connection, spool_id: int) -> None:
+    """Give a rebuilt spool its old number."""
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'spool'", (spool_id,))
+
+
+def page_one(template: Path, octets: int) -> bytes:
+    """Give the first page of a spool that has so many octets: the header and schema of an empty one."""
+    template.unlink(missing_ok=True)
+    connection = open_writer(template)
+    create(connection)
+    connection.close()
+    page = bytearray(template.read_bytes()[:_PAGE_OCTETS])
+    template.unlink()
+    page[28:32] = (octets // _PAGE_OCTETS).to_bytes(4, "big")  # size in pages; the empty spool's free list is empty already
+    return bytes(page)
 
 
 def _meta(connection: apsw.Connection, name: str) -> int:

@@ -172,7 +172,7 @@ class Spool:
             row = await self._read(self._reader.content, message_id)
             if row.file is not None:
                 row = await self._loop.run_in_executor(self._contents.pool, self._check_file, row)
-        except (Damaged, apsw.IOError, apsw.CorruptError, OSError) as error:
+        except (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError, OSError) as error:
             key = await self._read(self._reader.message_key, message_id)
             await self._put_aside([Damage("message", key, None, str(error))])
             raise Damaged(f"{message_id}: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from postbud.model.refusal import Refusal, Why
-from postbud.spool.disk import Reserve, sync_folder
+from postbud.spool.disk import DAMAGE_MARK, Reserve, sync_folder
 from postbud.spool.failpoint import fp
 from postbud.spool.rows import Entry
 from postbud.spool.statements import Statements
@@ -48,6 +48,7 @@ class Writer:
         self.waiting_octets = 0
         self.broken: str | None = None
         self._connection = connection = statements.connection
+        self._folder = folder
         self._lasting = folder / "content"
         self._page_octets = int(connection.pragma("page_size"))
         self._checkpoint_pages = settings.checkpoint_octets // self._page_octets
@@ -196,6 +197,8 @@ class Writer:
 
     def _fatal(self, group: list[Entry], error: BaseException) -> None:
         why = f"{type(error).__name__}: {error}"
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            (self._folder / DAMAGE_MARK).touch()
         self.break_down(why)
         self._answer([(entry.future, None, SpoolBroken(why)) for entry in group])
 
