@@ -69,7 +69,6 @@ def test_sigterm_tells_idle_sessions_and_refuses_new_ones(pair: Make) -> None:
 
 
 @pytest.mark.row("20")
-@pytest.mark.xfail(reason="B2: a periodic task that cannot open a file ends the worker", strict=False)
 def test_a_worker_without_descriptors_recovers(pair: Make) -> None:
     relay, _ = pair()
     (worker,) = relay.workers()
@@ -145,13 +144,7 @@ def test_a_worker_whose_loop_is_blocked_is_started_again(pair: Make, tmp_path: P
 
 
 @pytest.mark.row("24")
-@pytest.mark.parametrize(
-    "jump",
-    [
-        pytest.param("+86400", marks=pytest.mark.xfail(reason="B1: expires by wall time alone", strict=False)),
-        "-86400",
-    ],
-)
+@pytest.mark.parametrize("jump", ["+86400", "-86400"])
 def test_a_clock_that_jumps_a_day_expires_nothing(pair: Make, tmp_path: Path, jump: str) -> None:
     library = next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
     if library is None:

@@ -219,7 +219,6 @@ def test_fields_a_client_may_not_set_are_gone_and_ours_are_there(shared_pair: Pa
 
 
 @pytest.mark.row("G9")
-@pytest.mark.xfail(reason="B4: a forged signature of our own domain and selector is kept", strict=False)
 def test_a_signature_that_pretends_to_be_ours_is_gone(shared_pair: Pair) -> None:
     relay, sink = shared_pair
     test_id = new_test_id()
@@ -296,7 +295,6 @@ def test_what_comes_back_to_our_return_path_is_told_apart(shared_pair: Pair) -> 
 
 
 @pytest.mark.row("H4")
-@pytest.mark.xfail(reason="B3: each copy of a bounce makes another report to the submitter", strict=False)
 def test_the_same_bounce_again_and_again_is_heard_once(shared_pair: Pair) -> None:
     relay, sink = shared_pair
     test_id = new_test_id()
