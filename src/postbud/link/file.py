@@ -196,7 +196,12 @@ def _is_hex(text: str) -> bool:
 
 
 def _network(text: str, name: str) -> IPv4Network | IPv6Network:
-    network = ip_network(text)
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: network {error}") from error
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{name}: network {text}: write an IPv4-mapped network as IPv4; such clients are known by that")
     if network.prefixlen < _WIDEST[network.version]:
         raise ValueError(f"{name}: network {text} is wider than /{_WIDEST[network.version]}")
     return network

@@ -1,0 +1,105 @@
+"""accounts.toml: what it may say, and what a person hears who said it wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from postbud.link.file import load
+from postbud.link.replica import Directory
+from postbud.model.ids import AccountId
+from postbud.model.settings import SettingsError
+
+GOOD_HASH = "sha256$00ff$" + "0" * 64
+
+
+def read(folder: Path, text: str, problem: str | None = None) -> Directory:
+    path = folder / "accounts.toml"
+    path.write_text(text)
+    return load(path, lambda pem: problem)
+
+
+def credential(*lines: str) -> str:
+    head = [
+        "[[account]]",
+        'id = "acct_a"',
+        "[[account.server]]",
+        'id = "srv_a"',
+        "[[account.server.credential]]",
+        'id = "crd_a"',
+    ]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('[[acount]]\nid = "a"', r"unknown key `acount`; did you mean `account`\?"),
+        ('[[account]]\nid = "a"\nstate = "active"', r"account: unknown key `state`; did you mean `status`\?"),
+        ('[[account]]\nid = "a"\n[[account.domian]]\nname = "x.example"', r"unknown key `domian`; did you mean `domain`\?"),
+        (credential('user_name = "x"'), r"unknown key `user_name`; did you mean `username`\?"),
+        (credential("hourlycap = 3"), r"unknown key `hourlycap`; did you mean `hourly_cap`\?"),
+        ('[[account]]\nid = "a"\nzzzzzz = 1', r"unknown key `zzzzzz`; known here: .*status"),
+    ],
+)
+def test_an_unknown_key_names_its_nearest_neighbour(tmp_path: Path, text: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=r"^accounts\.toml: .*" + wanted):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[[account", "accounts.toml: "),
+        ("[[account]]\nname = 'no id'", "id"),
+        ("[[account]]\nid = 'a'\nstatus = 'asleep'", "asleep"),
+        ("[[account]]\nid = 'a'\n[[account.domain]]\nname = 'under_score..example'", "domain 'under_score..example'"),
+        (credential("networks = ['192.0.2.0/23']"), "192.0.2.0/23 is wider than /24"),
+        (credential("networks = ['2001:db8::/48']"), "2001:db8::/48 is wider than /56"),
+        (credential("networks = ['192.0.2.7/24']"), "credential crd_a: network 192.0.2.7/24 has host bits"),
+        (credential("networks = ['::ffff:192.0.2.0/120']"), "write an IPv4-mapped network as IPv4"),
+        (credential(), "needs a username"),
+        (credential("username = 'one'"), "go together"),
+        (credential(f"secret_hash = '{GOOD_HASH}'"), "go together"),
+        (credential("username = 'one'", "secret_hash = 'plain text'"), "postbud credential hash"),
+        (credential("username = 'one'", "secret_hash = 'sha256$zz$" + "0" * 64 + "'"), "postbud credential hash"),
+        (credential(f"username = 'one'\nsecret_hash = '{GOOD_HASH}'\nallow_from = ['no mailbox']"), "accounts.toml: "),
+        ("[[policy]]\nrule = 'C7-FROM'\nmode = 'loud'", "off, shadow, enforce"),
+        ("suppression_file = 'none.txt'", "none.txt"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_with_its_place(tmp_path: Path, text: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match="accounts.toml") as caught:
+        read(tmp_path, text)
+    assert wanted in str(caught.value)
+
+
+def test_a_missing_file_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml"):
+        load(tmp_path / "none.toml", lambda pem: None)
+
+
+@pytest.mark.row("61")
+def test_a_key_that_is_missing_or_broken_stops_no_load_and_says_why(tmp_path: Path) -> None:
+    text = "[[account]]\nid = 'acct_a'\n[[account.domain]]\nname = 'a.example'\n[[account.domain.dkim]]\nselector = 's1'\n"
+    text += "key_file = 'a.pem'\n"
+    missing = load_key(read(tmp_path, text))
+    assert missing[0] is None
+    assert "a.pem" in (missing[1] or "")
+    (tmp_path / "a.pem").write_bytes(b"no key")
+    assert load_key(read(tmp_path, text, "is no PEM")) == (None, "is no PEM")
+    assert load_key(read(tmp_path, text)) == (b"no key", None)
+
+
+def load_key(directory: Directory) -> tuple[bytes | None, str | None]:
+    key = directory.accounts[AccountId("acct_a")].domains[0].keys[0]
+    return key.pem, key.problem
+
+
+def test_suppressions_are_mailboxes_with_comments_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "suppress.txt"
+    path.write_text("# people\n\nANN@Dest.Example  # left\nbo@dest.example\n")
+    directory = read(tmp_path, "suppression_file = 'suppress.txt'")
+    assert directory.is_suppressed(AccountId("acct_any"), "ann@dest.example")
+    path.write_text("ann@dest.example\n@nobody\n")
+    with pytest.raises(SettingsError, match=r"suppress\.txt line 2"):
+        read(tmp_path, "suppression_file = 'suppress.txt'")

@@ -1,0 +1,91 @@
+"""Event files: torn lines, restarts, rotation, disks that refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from postbud.link.ship import FileShipper, ShipSettings, last_shipped, rotated
+
+SPOOL = 77
+
+
+class Store:
+    """Events of a spool, as `Spool.events_after` gives them."""
+
+    def __init__(self, count: int) -> None:
+        self.events = [(seq, json.dumps({"id": f"evt_{seq}", "kind": "accepted"}).encode()) for seq in range(1, count + 1)]
+
+    async def read(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        return [event for event in self.events if event[0] > after][:limit]
+
+    async def prune(self, seq: int, before: float) -> int:
+        return 0
+
+
+def shipper(folder: Path, store: Store, *, file_octets: int = 1 << 20, files: int = 2) -> FileShipper:
+    settings = ShipSettings(folder, "worker-0", SPOOL, file_octets, files, 0.0)
+    made = FileShipper(settings, store.read, store.prune, lambda: 0.0)
+    made.seq = last_shipped(folder, "worker-0", SPOOL)
+    return made
+
+
+def numbers(folder: Path) -> list[int]:
+    """Give the numbers of all lines; every line must be whole."""
+    lines = []
+    for path in (*rotated(folder, "worker-0"), folder / "worker-0.jsonl"):
+        if path.exists():
+            assert path.read_bytes()[-1:] in (b"\n", b"")
+            lines += [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert all(line["spool"] == SPOOL and line["id"] == f"evt_{line['seq']}" for line in lines)
+    return [line["seq"] for line in lines]
+
+
+@pytest.mark.row("6")
+@pytest.mark.parametrize("cut", [1, 5, 40, 100])
+async def test_a_torn_last_line_is_cut_and_written_again_once(tmp_path: Path, cut: int) -> None:
+    await shipper(tmp_path, Store(5)).ship_once()
+    path = tmp_path / "worker-0.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = shipper(tmp_path, Store(7))
+    await again.ship_once()
+    assert numbers(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_restart_writes_nothing_twice(tmp_path: Path) -> None:
+    store = Store(10)
+    for _ in range(3):
+        one = shipper(tmp_path, store)
+        await one.ship_once()
+        assert await one.ship_once() == 0
+    assert numbers(tmp_path) == list(range(1, 11))
+
+
+async def test_rotation_keeps_the_newest_files_and_no_line_twice(tmp_path: Path) -> None:
+    for count in range(1, 8):
+        await shipper(tmp_path, Store(count), file_octets=1, files=3).ship_once()
+    assert len(rotated(tmp_path, "worker-0")) == 3
+    assert numbers(tmp_path) == [5, 6, 7]
+    assert not (tmp_path / "worker-0.jsonl").exists()
+    await shipper(tmp_path, Store(9)).ship_once()
+    assert numbers(tmp_path) == [5, 6, 7, 8, 9]
+
+
+async def test_a_file_torn_in_its_only_line_leads_back_to_the_rotated_one(tmp_path: Path) -> None:
+    await shipper(tmp_path, Store(3), file_octets=1).ship_once()
+    (tmp_path / "worker-0.jsonl").write_bytes(b'{"seq":4,"spool":77,"id"')
+    await shipper(tmp_path, Store(4)).ship_once()
+    assert numbers(tmp_path) == [1, 2, 3, 4]
+
+
+async def test_lines_of_another_spool_do_not_count_as_ours(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.jsonl").write_bytes(b'{"seq":400,"spool":5,"id":"evt_400"}\n')
+    assert last_shipped(tmp_path, "worker-0", SPOOL) == 0
+    assert last_shipped(tmp_path, "worker-0", 5) == 400
+
+
+async def test_more_than_a_page_goes_in_pages(tmp_path: Path) -> None:
+    one = shipper(tmp_path, Store(2500))
+    assert [await one.ship_once() for _ in range(4)] == [1000, 1000, 500, 0]
+    assert numbers(tmp_path) == list(range(1, 2501))
+    assert one.shipped == 2500
