@@ -68,7 +68,7 @@ def test_an_unknown_key_names_its_nearest_neighbour(tmp_path: Path, text: str, w
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_with_its_place(tmp_path: Path, text: str, wanted: str) -> None:
-    with pytest.raises(SettingsError, match="accounts.toml") as caught:
+    with pytest.raises(SettingsError, match=r"accounts\.toml") as caught:
         read(tmp_path, text)
     assert wanted in str(caught.value)
 
