@@ -79,19 +79,11 @@ class Reserve:
             self._make()
         return self.has_space
 
-    def give_back(self) -> bool:
-        """Free the reserve's blocks; tell whether there were any. Until the next good check nothing is accepted."""
+    def give_back(self) -> None:
+        """Free the reserve's blocks. Until the next good check nothing is accepted."""
         self.has_space = False
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            had = os.fstat(fd).st_size > 0
-            os.ftruncate(fd, 0)
-        finally:
-            os.close(fd)
-        return had
+        if self._path.exists():
+            os.truncate(self._path, 0)
 
     def _make(self) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

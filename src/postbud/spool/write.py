@@ -58,6 +58,7 @@ class Writer:
         self._on_broken = on_broken
         self._on_files = on_files
         self._wal_pages = 0
+        self._last_try = False
         connection.set_wal_hook(self._note_wal)
         self._queue: list[Entry] = []
         self._stop = False
@@ -183,13 +184,17 @@ class Writer:
         self._on_unwritten(group)
 
     def _when_full(self, group: list[Entry], why: str) -> None:
-        """Refuse mail; give the reserve back and record the results (rows 18, 19)."""
-        had_reserve = self._reserve.give_back()
+        """Refuse mail; record results, from the reserve and from what a checkpoint makes room for in the log (rows 18, 19)."""
+        self._reserve.has_space = False
         refused = [entry for entry in group if entry.accepts]
         results = [entry for entry in group if not entry.accepts]
         self._counters.refused_no_space += len(refused)
-        if results and (refused or had_reserve):
+        if results and not self._last_try:
+            self._reserve.give_back()
+            self._checkpoint()
+            self._last_try = True
             self._commit(results)
+            self._last_try = False
         else:
             refused += results
         self._answer([(entry.future, None, no_space(why)) for entry in refused])
