@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,10 @@ import msgspec
 import pytest
 
 from postbud.model.refusal import Refusal, Why
+from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
-from postbud.spool.values import Filter, SpoolBroken, SpoolSettings
-from tests.system.spool_child import SMALL, append, deferred, delivered, is_whole, receive
+from postbud.spool.values import Filter
+from tests.system.spool_child import SMALL, append, deferred, delivered, is_whole
 from tests.system.test_spool_damage import strace
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +26,7 @@ KIB = 1024
 FAILING = """
 import asyncio, sys
 from pathlib import Path
+from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import SpoolBroken
 from tests.system.spool_child import SMALL, append
@@ -59,8 +60,7 @@ def run_child(code: str, folder: Path, *inject: str) -> list[str]:
 @pytest.mark.row("16")
 @pytest.mark.parametrize("call", ["fsync,fdatasync", "pwrite64"])
 async def test_a_disk_that_fails_stops_the_spool_and_what_was_acknowledged_is_there_after_a_restart(tmp_path, call):
-    (await_open := await Spool.open(tmp_path, SMALL))
-    await await_open.close()
+    await (await Spool.open(tmp_path, SMALL)).close()
     lines = run_child(
         FAILING,
         tmp_path,
@@ -95,6 +95,29 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+async def append_until_refused(spool: Spool, sent: list) -> None:
+    while True:
+        sent.append(await append(spool, "some", 6000))
+
+
+def take_the_rest(path: Path) -> None:
+    """Fill the disk as others would: all but the reserve."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
+async def write_much(writer: ContentWriter) -> None:
+    for _ in range(1000):
+        writer.write(b"x" * 65534 + b"\r\n")
+        await writer.drain()
+
+
+def take_inodes(folder: Path) -> None:
+    for number in range(100):
+        (folder / f"file-{number}").touch()
+
+
 @pytest.mark.row("18", "19")
 async def test_a_full_disk_refuses_mail_and_still_records_results(tmp_path):
     with small_disk(tmp_path / "disk", "size=4m") as disk:
@@ -102,13 +125,11 @@ async def test_a_full_disk_refuses_mail_and_still_records_results(tmp_path):
         spool = await Spool.open(disk / "spool", settings)
         sent = []
         with pytest.raises(Refusal) as refused:
-            for number in range(10_000):
-                sent.append(await append(spool, f"m{number}", 6000))
+            await append_until_refused(spool, sent)
         assert refused.value.why is Why.NO_SPACE
         assert len(sent) > 50
-        with pytest.raises(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
-            while True:
-                ballast.write(bytes(1024))  # others take the rest, but for the reserve
+        with pytest.raises(OSError):
+            take_the_rest(disk / "ballast")
         for new in sent[:20]:
             await spool.commit(deferred(spool, new.deliveries[0]))
         for new in sent[20:40]:
@@ -132,9 +153,7 @@ async def test_a_full_disk_while_a_large_content_comes_in_is_refused_and_frees_w
         writer = spool.open_content()
         writer.write(b"Subject: large\r\n\r\n")
         with pytest.raises(Refusal) as refused:
-            for _ in range(1000):
-                writer.write(b"x" * 65534 + b"\r\n")
-                await writer.drain()
+            await write_much(writer)
         assert refused.value.why is Why.NO_SPACE
         with pytest.raises(Refusal):
             await writer.finish()
@@ -152,10 +171,8 @@ async def test_a_disk_without_inodes_refuses_mail_and_still_records_results(tmp_
         settings = msgspec.structs.replace(SMALL, reserve_inodes=5)
         spool = await Spool.open(disk / "spool", settings)
         new = await append(spool, "first")
-        number = 0
         with pytest.raises(OSError):
-            for number in range(100):
-                (disk / f"file-{number}").touch()
+            take_inodes(disk)
         with pytest.raises(Refusal) as refused:
             await append(spool, "large", 300_000)
         assert refused.value.why is Why.NO_SPACE
@@ -165,8 +182,8 @@ async def test_a_disk_without_inodes_refuses_mail_and_still_records_results(tmp_
         with pytest.raises(Refusal):
             spool.open_content()
         await spool.commit(delivered(spool, *new.deliveries))
-        for made in range(number):
-            (disk / f"file-{made}").unlink()
+        for path in disk.glob("file-*"):
+            path.unlink()
         await asyncio.sleep(1.2)
         await append(spool, "large", 300_000)
         assert not spool.broken
@@ -190,6 +207,7 @@ async def test_mail_is_refused_below_the_reserve_and_results_are_recorded(tmp_pa
 SLOW = """
 import asyncio, sys, time
 from pathlib import Path
+from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
 from tests.system.spool_child import SMALL, append
 async def main():
@@ -215,8 +233,7 @@ asyncio.run(main())
 @pytest.mark.row("21")
 async def test_a_slow_disk_makes_groups_and_does_not_stall_the_event_loop(tmp_path):
     call = "fsync,fdatasync"
-    (opened := await Spool.open(tmp_path, SMALL))
-    await opened.close()
+    await (await Spool.open(tmp_path, SMALL)).close()
     inject = f"inject={call}:delay_enter=400000"
     lines = run_child(SLOW, tmp_path, "-P", str(tmp_path / "spool.db-wal"), "-e", f"trace={call}", "-e", inject)
     commits, seconds, lag = map(float, lines[-1].split())
@@ -228,6 +245,7 @@ async def test_a_slow_disk_makes_groups_and_does_not_stall_the_event_loop(tmp_pa
 LARGE = """
 import asyncio, resource, sys, time
 from pathlib import Path
+from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch, SpoolSettings
 from tests.system.spool_child import accepted, append
