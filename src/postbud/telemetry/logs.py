@@ -1,14 +1,20 @@
 """Structured logs: JSON lines or console text on standard error; one id follows a message from accept to final reply.
 
-A log that cannot be written (full disk, closed pipe) never stops mail: lines are dropped and counted (row 60).
+A log that cannot be written (full disk, pipe that nobody reads) never stops mail: lines are dropped and counted (row 60).
 """
 
+import atexit
 import logging
 import os
 import sys
-from typing import Any, Protocol, TextIO
+import threading
+from collections import deque
+from typing import Any, Protocol
 
 import structlog
+
+_MAX_WAITING = 10_000
+_LINES_AT_ONCE = 500
 
 
 class Log(Protocol):
@@ -31,20 +37,54 @@ class Log(Protocol):
 
 
 class Lines:
-    """Writes whole lines without ever blocking or raising; counts what it had to drop."""
+    """Writes whole lines from a thread of its own, so that a pipe that nobody reads or a full disk never stops mail (row 60).
 
-    def __init__(self, stream: TextIO) -> None:
-        self._descriptor = stream.fileno()
+    What cannot be taken is dropped and counted. `close` writes what waits.
+    """
+
+    def __init__(self, descriptor: int, limit: int = _MAX_WAITING) -> None:
+        self._descriptor = descriptor
+        self._limit = limit
+        self._waiting: deque[str] = deque()
+        self._wake = threading.Event()
+        self._closing = False
         self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     def msg(self, message: str) -> None:
-        """Write one line."""
-        try:
-            os.write(self._descriptor, message.encode("utf-8", "backslashreplace") + b"\n")
-        except OSError:
+        """Take one line."""
+        if len(self._waiting) >= self._limit:
             self.dropped += 1
+            return
+        self._waiting.append(message)
+        self._wake.set()
 
     log = debug = info = warn = warning = error = critical = fatal = exception = msg
+
+    def close(self) -> None:
+        """Write what waits, for a second at most. Idempotent."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LINES_AT_ONCE))]
+                self._write("\n".join(lines).encode("utf-8", "backslashreplace") + b"\n", len(lines))
+            if self._closing:
+                return
+
+    def _write(self, octets: bytes, lines: int) -> None:
+        try:
+            while octets:
+                octets = octets[os.write(self._descriptor, octets) :]
+        except OSError:
+            self.dropped += lines
 
 
 def configure(*, level: str, as_json: bool, worker: str) -> tuple[Log, Lines]:
@@ -53,7 +93,7 @@ def configure(*, level: str, as_json: bool, worker: str) -> tuple[Log, Lines]:
     Raises:
         ValueError: `level` is no level.
     """
-    lines = Lines(sys.stderr)
+    lines = Lines(sys.stderr.fileno())
     number = logging.getLevelName(level.upper())
     if not isinstance(number, int):
         raise ValueError(f"log level {level!r} is none of debug, info, warning, error")
