@@ -185,8 +185,11 @@ async def test_a_log_cut_or_garbled_anywhere_gives_a_whole_beginning(tmp_path):
                 file.seek(dice.randrange(wal))
                 file.write(dice.randbytes(600))
         spool = await Spool.open(folder, SMALL)
-        for message, _ in await spool.find(Filter(), 10_000):
-            assert is_whole((await spool.content(message.id)).content)
+        for message_id in {message.id for message, _ in await spool.find(Filter(), 10_000)}:
+            try:
+                assert is_whole((await spool.content(message_id)).content)
+            except Damaged:  # a cut goes back behind commits that were synced: a file deleted after one of them is missed
+                assert case % 2 or spool.counters.quarantined
         await spool.close()
         shutil.rmtree(folder)
 
@@ -221,9 +224,9 @@ from tests.system.spool_child import SMALL, is_whole
 async def main():
     spool = await Spool.open(Path(sys.argv[1]), SMALL)
     damaged = whole = 0
-    for message, _ in await spool.find(Filter(), 100):
+    for message_id in {message.id for message, _ in await spool.find(Filter(), 100)}:
         try:
-            whole += is_whole((await spool.content(message.id)).content)
+            whole += is_whole((await spool.content(message_id)).content)
         except Damaged as error:
             assert 'Errno 5' in str(error), error
             damaged += 1

@@ -11,7 +11,7 @@ import apsw
 
 from postbud.model.ids import DeliveryId, IdSource
 from postbud.spool.content import ContentStore
-from postbud.spool.disk import DAMAGE_MARK, FolderLock, Reserve
+from postbud.spool.disk import DAMAGE_MARK, FolderLock, Reserve, sync_folder
 from postbud.spool.inflight import InFlight
 from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage, Reader
@@ -54,7 +54,10 @@ def open_folder(folder: Path, settings: SpoolSettings, clock: Callable[[], float
     Raises:
         SpoolLocked, SpoolUnusable.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        sync_folder(folder.parent.parent)
     lock = FolderLock(folder)
     try:
         return _open_locked(folder, settings, clock, lock)

@@ -157,19 +157,28 @@ class Reader:
         No index finds it: numbers follow the clock nearly, so the place is searched by halves and its surroundings read.
         """
         ask = self._connection.execute
+        first, last = self._seq_at(at - _NEAR_SECONDS), self._seq_at(at + _NEAR_SECONDS)
+        query = (
+            "SELECT seq, sum, data FROM event WHERE seq BETWEEN ? AND ? AND instr(data, ?) AND instr(data, ?)"
+            " ORDER BY seq LIMIT 1"
+        )
+        for number, total, data in ask(query, (first, last, public_id.encode(), b'"kind":"accepted"')):
+            if checksum(number, (data,)) == total:
+                return bytes(data)
+        return None
+
+    def _seq_at(self, at: float) -> int:
+        """Give the number of the first event at or after an instant, the last one's when all are before."""
+        ask = self._connection.execute
         low = ask("SELECT coalesce(min(seq), 0) FROM event").get
         high = ask("SELECT coalesce(max(seq), 0) FROM event").get
         while low < high:
             middle = (low + high) // 2
-            if ask("SELECT at FROM event WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).get < at - _NEAR_SECONDS:
+            if ask("SELECT at FROM event WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).get < at:
                 low = middle + 1
             else:
                 high = middle
-        query = "SELECT seq, sum, data FROM event WHERE seq >= ? AND instr(data, ?) AND instr(data, ?) ORDER BY seq LIMIT 1"
-        for number, total, data in ask(query, (low, public_id.encode(), b'"kind":"accepted"')):
-            if checksum(number, (data,)) == total:
-                return bytes(data)
-        return None
+        return int(low)
 
     def gauges(self, octets: int) -> Gauges:
         """Count. Only indexes are walked."""

@@ -62,7 +62,7 @@ class Entry:
     @property
     def accepts(self) -> bool:
         """Whether it brings mail, and so may be refused for want of space."""
-        return bool(self.messages)
+        return bool(self.messages) and not (self.updates or self.removals)
 
 
 class Codec:

@@ -135,7 +135,7 @@ class Spool:
             Refusal: NO_SPACE, or TEMPORARY when too much waits or the batch itself is at fault: nothing of it is stored.
             SpoolBroken: The disk failed; whether it is stored is unknown.
         """
-        if batch.messages:
+        if batch.messages and not batch.updates:  # a result may always be recorded, with the DSN that it owes
             self._admit()
         elif self._writer.broken is not None:
             raise SpoolBroken(self._writer.broken)
