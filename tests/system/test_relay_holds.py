@@ -89,6 +89,7 @@ def idle_session(relay: Relay) -> Wire:
     return wire
 
 
+@pytest.mark.row("F7")
 def test_a_block_ends_idle_sessions_at_once_and_refuses_auth(relay: Relay) -> None:
     with idle_session(relay) as wire:
         began = time.monotonic()
@@ -106,6 +107,7 @@ def test_a_block_ends_idle_sessions_at_once_and_refuses_auth(relay: Relay) -> No
         assert (reply.code, reply.enhanced) == (525, "5.7.13")
 
 
+@pytest.mark.row("F7")
 def test_a_block_in_the_middle_of_a_transaction_is_said_before_the_250(relay: Relay) -> None:
     with idle_session(relay) as wire:
         wire.expect("MAIL FROM:<printer@acme.example>", 250)
@@ -164,6 +166,7 @@ def test_a_pause_lets_a_client_in_and_asks_it_to_come_again(relay: Relay) -> Non
         assert "[PAUSED]" in wire.expect("MAIL FROM:<printer@acme.example>", 450).text
 
 
+@pytest.mark.row("F7")
 def test_a_revoked_credential_ends_its_sessions_and_no_others(relay: Relay) -> None:
     with idle_session(relay) as wire, Wire(relay.ports["cleartext"]) as other:
         other.hello()

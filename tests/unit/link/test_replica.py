@@ -36,7 +36,6 @@ def covering(directory: Directory, name: str, domain: str) -> str | None:
     return found.name if found is not None else None
 
 
-@pytest.mark.row("G6")
 def test_the_deepest_verified_domain_decides_who_may_send_from_it() -> None:
     directory = Directory.of([account("a", "example.org"), account("b", "mail.example.org")])
     assert covering(directory, "a", "example.org") == "example.org"

@@ -41,7 +41,6 @@ def numbers(folder: Path) -> list[int]:
     return [line["seq"] for line in lines]
 
 
-@pytest.mark.row("6")
 @pytest.mark.parametrize("cut", [1, 5, 40, 100])
 async def test_a_torn_last_line_is_cut_and_written_again_once(tmp_path: Path, cut: int) -> None:
     await shipper(tmp_path, Store(5)).ship_once()
