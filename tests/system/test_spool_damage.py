@@ -128,11 +128,8 @@ async def test_any_zeroed_page_costs_at_most_what_was_on_it(tmp_path):
         assert await spool.find(Filter(), 10) == []
         await spool.close()
         print(f"page {number + 1}: {whole} of {len(sent)} whole, {spool.counters.quarantined} quarantined")
-        assert whole >= len(sent) * 0.5 or number in ROOTS, f"page {number + 1} cost {len(sent) - whole} messages"
+        assert whole >= len(sent) * 0.5, f"page {number + 1} cost {len(sent) - whole} messages"
         shutil.rmtree(folder)
-
-
-ROOTS = range(12)  # an interior page of a small table costs all that hangs on it
 
 
 @pytest.mark.row("14")

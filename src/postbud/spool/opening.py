@@ -22,6 +22,7 @@ from postbud.spool.statements import Statements
 from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
 
 _SUSPECT_APART_SECONDS = 5.0
+_SUSPECT_LONGEST_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -140,8 +141,8 @@ def _note_suspects(opened: Opened, limit: int, clock: Callable[[], float]) -> in
         if row is not None and crashes >= limit:
             damage = Damage("delivery", row[0], row[1], f"was under attempt at {crashes} crashes")
             aside += quarantine.put(opened.connection, [damage])
-        elif row is not None:
-            _put_off(opened, row, clock() + place * _SUSPECT_APART_SECONDS)
+        elif row is not None and crashes > 1:  # one crash says little: nobody waits for it
+            _put_off(opened, row, clock() + min(place * _SUSPECT_APART_SECONDS, _SUSPECT_LONGEST_SECONDS))
     return aside
 
 

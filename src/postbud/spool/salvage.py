@@ -9,6 +9,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import apsw
 from postbud.model.ids import IdSource, spool_of, to_octets
 from postbud.spool.disk import sync_folder
 from postbud.spool.failpoint import fp
+from postbud.spool.pages import records
 from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage
-from postbud.spool.rows import Codec
-from postbud.spool.schema import FILE_NAME, create, page_one, set_spool_id
+from postbud.spool.rows import Codec, checksum
+from postbud.spool.schema import FILE_NAME, PAGE_OCTETS, create, page_one, set_spool_id
 from postbud.spool.statements import Statements
 from postbud.spool.values import Damaged
 
@@ -59,7 +61,7 @@ def salvage(folder: Path, why: str, clock: Callable[[], float]) -> int:
     create(new)
     try:
         with new:
-            aside = _Rescue(old, new, why, clock).run()
+            aside = _Rescue(old, new, folder / FILE_NAME, why, clock).run()
     finally:
         new.close()
         old.close()
@@ -90,7 +92,8 @@ def _open_damaged(path: Path) -> apsw.Connection:
 
 
 class _Rescue:
-    def __init__(self, old: apsw.Connection, new: apsw.Connection, why: str, clock: Callable[[], float]) -> None:
+    def __init__(self, old: apsw.Connection, new: apsw.Connection, path: Path, why: str, clock: Callable[[], float]) -> None:
+        self._path = path
         self._old = old
         self._new = new
         self._why = f"page damaged: {why}"[:200]
@@ -101,6 +104,7 @@ class _Rescue:
         due = self._due_index()
         deliveries = self._deliveries(due)
         messages = self._messages({message for message, _ in deliveries} | {message for message, _ in due})
+        self._read_leaves(due, deliveries, messages)
         spool_id = self._spool_id(messages)
         set_spool_id(self._new, spool_id)
         codec = Codec(spool_id)
@@ -144,6 +148,23 @@ class _Rescue:
         for key in known - found.keys():
             found.update((key, row) for row in self._read(point, (key,)) if _fits(row, _MESSAGE))
         return found
+
+    def _read_leaves(self, due: set[tuple[int, int]], deliveries: dict[Any, Any], messages: dict[int, Any]) -> None:
+        """Take what other tables know of and no walk from a root finds straight from the leaf pages, if it matches its sum."""
+        if not (due - deliveries.keys() or {message for message, _ in due} - messages.keys()):
+            return
+        with suppress(*_UNREADABLE):
+            self._old.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        named = {message for message, _ in due}
+        for rowid, values in records(self._path, PAGE_OCTETS):
+            if rowid is None and len(values) == len(_DELIVERY):
+                row = (*values[:3], float(values[3]) if isinstance(values[3], int) else values[3], *values[4:])
+                if values[:2] in due - deliveries.keys() and _fits(row, _DELIVERY) and checksum(row[1], (row[5],)) == row[4]:
+                    deliveries[row[:2]] = row
+            elif rowid in named - messages.keys() and len(values) == len(_MESSAGE):
+                row = (rowid, *values[1:])
+                if _fits(row, _MESSAGE) and checksum(rowid, row[5:]) == row[3]:
+                    messages[rowid] = row
 
     def _due_index(self) -> set[tuple[int, int]]:
         """Give the places that the index by due time knows."""

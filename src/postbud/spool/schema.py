@@ -15,7 +15,7 @@ from postbud.spool.values import SpoolUnusable
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
 VERSION = 1
 FILE_NAME = "spool.db"
-_PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
+PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
 
 # message.body_file stands before the large columns, so that looking at it never follows an overflow chain.
@@ -61,7 +61,7 @@ def open_writer(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     path.chmod(0o600)
     connection.set_busy_timeout(5_000)
-    connection.execute(f"PRAGMA page_size = {_PAGE_OCTETS}")
+    connection.execute(f"PRAGMA page_size = {PAGE_OCTETS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = FAST")
@@ -137,9 +137,9 @@ def page_one(template: Path, octets: int) -> bytes:
     connection = open_writer(template)
     create(connection)
     connection.close()
-    page = bytearray(template.read_bytes()[:_PAGE_OCTETS])
+    page = bytearray(template.read_bytes()[:PAGE_OCTETS])
     template.unlink()
-    page[28:32] = (octets // _PAGE_OCTETS).to_bytes(4, "big")  # size in pages; the empty spool's free list is empty already
+    page[28:32] = (octets // PAGE_OCTETS).to_bytes(4, "big")  # size in pages; the empty spool's free list is empty already
     return bytes(page)
 
 
