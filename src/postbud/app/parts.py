@@ -30,7 +30,7 @@ from postbud.delivery.scheduler import Scheduler, SchedulerSettings
 from postbud.delivery.signing import Signer, check_key
 from postbud.egress.egress import Egress
 from postbud.inbound.receive import InboundGate, InboundSettings
-from postbud.link.file import FileFollower, load
+from postbud.link.file import FileFollower, fingerprint, load_or_last_good
 from postbud.link.quota import HourlyCaps
 from postbud.link.replica import Replica
 from postbud.link.ship import FileShipper, ShipSettings
@@ -97,7 +97,10 @@ def wire(
     relay = settings.config.relay
     clock = SteadyClock(time.time, time.monotonic)
     dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads retries and equal MX; secrets come from `secrets`)
-    replica = Replica(load(directory, check_key))
+    kept = settings.data / "replica" / f"directory-{index}.toml"
+    seen = fingerprint(directory)
+    loaded, problem = load_or_last_good(directory, kept, check_key)
+    replica = Replica(loaded)
     executor = ThreadPoolExecutor(2, thread_name_prefix="sign")
     cache = ContentCache()
     schedule = retry_schedule(settings)
@@ -168,7 +171,9 @@ def wire(
         ),
         spool.events_after, spool.prune_events, clock,
     )  # fmt: skip
-    follower = FileFollower(directory, replica, check_key, lambda why: log.error("directory_not_read", why=why))
+    follower = FileFollower(
+        directory, kept, replica, check_key, lambda why: log.error("directory_not_read", why=why), seen=seen, problem=problem
+    )
     parts = Parts(
         settings, index, log, lines, replica, follower, spool, scheduler, holds, sessions, listeners, tls, shipper,
         submission, inbound, returns, smtp_counters, counters, caps, executor, clock,

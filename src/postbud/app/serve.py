@@ -37,6 +37,7 @@ class Worker:
     ready: bool = False
     restarts: int = 0
     started_at: float = 0.0
+    late: int = 0  # looks in a row that found no beat: one may be a clock that was set
 
 
 class Supervisor:
@@ -70,7 +71,7 @@ class Supervisor:
                     with contextlib.suppress(ProcessLookupError):
                         worker.process.send_signal(signal.SIGTERM)
             try:
-                async with asyncio.timeout(self._settings.config.relay.drain_seconds + 10):
+                async with asyncio.timeout(self._settings.config.relay.drain_seconds + 15):
                     await asyncio.gather(*keepers)
             except TimeoutError:
                 self._kill_all()
@@ -127,7 +128,8 @@ class Supervisor:
                 with contextlib.suppress(OSError):
                     late = now - beat.stat().st_mtime
                     uptime = time.monotonic() - worker.started_at
-                    if late > _NO_BEAT_SECONDS and uptime > _NO_BEAT_SECONDS:
+                    worker.late = worker.late + 1 if late > _NO_BEAT_SECONDS and uptime > _NO_BEAT_SECONDS else 0
+                    if worker.late > 1:
                         self._log.error("worker_hangs", index=worker.index, seconds=round(late, 1))
                         worker.process.kill()
 

@@ -5,6 +5,7 @@ Stop (SIGTERM, or the supervisor gone): accept no more, let transactions and att
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from postbud.model.refusal import Refusal
 from postbud.smtpd.tls import ServerTls
 from postbud.spool.adopt import adopt
 from postbud.spool.sqlite import Spool
-from postbud.spool.values import SpoolBroken
+from postbud.spool.values import SpoolBroken, SpoolUnusable
 from postbud.telemetry.logs import configure
 
 _REVIEW_SECONDS = 60.0
@@ -89,7 +90,11 @@ async def _adopt_orphans(parts: Parts) -> None:
         number = folder.name.removeprefix("worker-")
         if number.isdigit() and int(number) >= parts.settings.workers:
             events = parts.settings.data / "events"
-            moved = await adopt(folder, parts.spool, shipped_seq=partial(last_shipped, events, folder.name))
+            try:
+                moved = await adopt(folder, parts.spool, shipped_seq=partial(last_shipped, events, folder.name))
+            except (SpoolUnusable, Refusal) as error:
+                parts.log.warning("not_adopted", folder=folder.name, why=str(error))
+                continue
             parts.log.info("adopted", folder=folder.name, deliveries=moved)
             parts.scheduler.rouse()
 
@@ -111,6 +116,8 @@ async def _review(parts: Parts) -> None:
         except Refusal as refusal:
             parts.log.warning("review_waits", why=refusal.private or refusal.public)
             next_at = now + 1.0
+        except Exception as error:  # noqa: BLE001 (mail goes on while holds wait for their review)
+            log_bug(parts.log, "reviewing holds", error)
 
 
 async def _follow_certificate(parts: Parts, tls: ServerTls) -> None:
@@ -161,14 +168,16 @@ async def _shut_down(parts: Parts, control: ControlServer, scheduling: asyncio.T
     control.stop()
     seconds = 0.0 if broken else parts.settings.config.relay.drain_seconds
     parts.scheduler.stop()
+    until = asyncio.get_running_loop().time() + seconds
     await parts.sessions.drain(seconds)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(until):
             await asyncio.shield(scheduling)
     except TimeoutError:
         scheduling.cancel()
     if not broken:
-        while await parts.shipper.ship_once():
-            pass
+        with contextlib.suppress(OSError, Refusal):  # what is not shipped now is shipped after the next start
+            while await parts.shipper.ship_once():
+                pass
     parts.caps.close()
     parts.executor.shutdown(wait=False, cancel_futures=True)

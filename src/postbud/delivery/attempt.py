@@ -208,6 +208,8 @@ class Attempts:
                 events=[change.event for change in changes] + report_events,
             )
         )
+        for active in batch:
+            active.recorded = True
         for report in reports:
             self._cache.remember(report.message.id, report.content)
             self._admit(report.message, report.deliveries)

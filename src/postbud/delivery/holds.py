@@ -76,16 +76,15 @@ class Holds:
         changed = 0
         after: DeliveryId | None = None
         while True:
-            with self._scheduler.watch() as touched:
-                page = await self._spool.find(wanted, _PAGE, after)
             claimed: list[DeliveryId] = []
             batch = Batch()
             try:
-                for message, delivery in page:
-                    after = delivery.id
-                    if delivery.id in touched or not self._scheduler.claim(delivery.id):
-                        continue
-                    claimed.append(delivery.id)
+                with self._scheduler.watch() as touched:
+                    page = await self._spool.find(wanted, _PAGE, after)
+                    mine = [found for found in page if found[1].id not in touched and self._scheduler.claim(found[1].id)]
+                claimed = [delivery.id for _, delivery in mine]
+                after = page[-1][1].id if page else after
+                for message, delivery in mine:
                     decision = decide(message, delivery)
                     if decision is not None:
                         await self._add(batch, message, delivery, decision)
@@ -111,12 +110,10 @@ class Holds:
             batch.events.extend(events)
 
     def _review_one(self, message: Message, delivery: Delivery) -> "Decision | None":
-        now = self._clock()
-        if held_too_long(delivery, now):
-            change = self._recorder.finish(message, delivery, State.EXPIRED, "held for longer than allowed")
-            return Decision(change=change)
         gone: set[Hold] = set()
         if delivery.held_by & _STANDING_HOLDS and message.account != SYSTEM_ACCOUNT:
+            if message.account not in self._replica.directory.accounts:
+                return Decision(change=self._recorder.finish(message, delivery, State.CANCELLED, "the account was closed"))
             standing = self._replica.directory.standing(message.account, message.server, message.credential)
             if standing is Status.ACTIVE:
                 gone |= _STANDING_HOLDS
@@ -124,7 +121,11 @@ class Holds:
                 gone.add(Hold.BLOCK)
         if Hold.KEY in delivery.held_by and self._has_key(message):
             gone.add(Hold.KEY)
-        return self._release(message, delivery, gone)
+        released = self._release(message, delivery, gone)
+        if held_too_long(delivery, self._clock()):
+            change = self._recorder.finish(message, delivery, State.EXPIRED, "held for longer than allowed")
+            return Decision(released.events if released is not None else [], change)
+        return released
 
     def _release(self, message: Message, delivery: Delivery, holders: set[Hold]) -> "Decision | None":
         now = self._clock()

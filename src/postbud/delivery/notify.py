@@ -144,5 +144,5 @@ def _status(delivery: Delivery, action: Action) -> str:
     for word in words[:2]:
         parts = word.split(".")
         if len(parts) == 3 and all(part.isdigit() for part in parts):
-            return word
+            return f"4.{parts[1]}.{parts[2]}" if action is Action.DELAYED else word
     return "4.0.0" if action is Action.DELAYED else "5.0.0"

@@ -59,7 +59,7 @@ class Recorder:
                 return self._deferred(message, delivery, outcome, now)
             case Bounced():
                 delivery.state = State.BOUNCED
-                delivery.last_reply = _reply_text(outcome.reply, outcome.why)
+                delivery.last_reply = _said(outcome)
                 event = self._event(EventKind.BOUNCED, message, delivery, now, outcome)
                 return Change(delivery, event, "failed" if owes(message, delivery, "failed") else None)
             case _:
@@ -73,7 +73,7 @@ class Recorder:
         return Change(delivery, event, "relayed" if relayed else None)
 
     def _deferred(self, message: Message, delivery: Delivery, outcome: Deferred, now: float) -> Change:
-        delivery.last_reply = _reply_text(outcome.reply, outcome.why)
+        delivery.last_reply = _said(outcome)
         delivery.unknown_after_dot = delivery.unknown_after_dot or outcome.unknown_after_dot
         due_at = self._schedule.next_attempt_at(delivery.attempts, now, delivery.expires_at, self._dice())
         if due_at is None:
@@ -169,5 +169,6 @@ def owes(message: Message, delivery: Delivery, action: str) -> bool:
     return delivery.notify.success
 
 
-def _reply_text(reply: Reply | None, why: str) -> str:
-    return reply.text if reply is not None else why
+def _said(outcome: Deferred | Bounced) -> str:
+    """Give what a DSN and the queue show: the peer's reply, else our own words with their status."""
+    return outcome.reply.text if outcome.reply is not None else f"{outcome.enhanced} {outcome.why}"

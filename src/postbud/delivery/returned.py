@@ -45,7 +45,7 @@ class Returns:
         self._admit = admit
         self._new_event_id = new_event_id
         self._clock = clock
-        self._heard: OrderedDict[tuple[DeliveryId, str], None] = OrderedDict()
+        self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def record(self, returned: Returned) -> bool:
         """Record a bounce durably; False when the message is not known here any more."""
@@ -55,10 +55,14 @@ class Returns:
         message = _message_of(accepted)
         batch = Batch()
         changes: list[Change] = []
+        known = _deliveries_of(accepted)
+        seen: set[tuple[str, str]] = set()
         for recipient in returned.recipients:
-            delivery = _delivery_of(accepted, returned.id, recipient)
-            if delivery is None or (delivery.id, recipient.action) in self._heard:
+            found = _named(accepted, known, returned.id, recipient.mailbox)
+            if found is None or (found[1], recipient.action) in seen or (found[1], recipient.action) in self._heard:
                 continue
+            seen.add((found[1], recipient.action))
+            delivery = _delivery_of(accepted, *found, recipient)
             event = self._event(accepted, delivery, recipient, returned.reporting_mta)
             failed = recipient.action == _FAILED and owes(message, delivery, "failed")
             if failed:
@@ -78,7 +82,7 @@ class Returns:
     def _remember(self, events: list[Event]) -> None:
         """Note what was heard: who has a return path must not be able to storm the submitter with one bounce (row H4)."""
         for event in events:
-            self._heard[DeliveryId(event.delivery), event.reason] = None
+            self._heard[event.delivery, event.reason] = None
         while len(self._heard) > _MAX_HEARD:
             self._heard.popitem(last=False)
 
@@ -127,20 +131,24 @@ def _message_of(accepted: Event) -> Message:
     )
 
 
-def _delivery_of(accepted: Event, wanted_id: str, recipient: ReturnedRecipient) -> Delivery | None:
+def _deliveries_of(accepted: Event) -> dict[str, tuple[str, str]]:
+    """Give mailbox and delivery id of each recipient, by the mailbox's key."""
+    pairs = zip(accepted.recipients, accepted.deliveries, strict=False)
+    return {_key(mailbox): (mailbox, delivery_id) for mailbox, delivery_id in pairs}
+
+
+def _named(
+    accepted: Event, known: dict[str, tuple[str, str]], wanted_id: str, mailbox: str
+) -> tuple[str, str] | None:
     """Give the delivery that a recipient block means: the token's own, else the one whose mailbox it names."""
-    mailbox, delivery_id = "", ""
     if wanted_id in accepted.deliveries:
-        delivery_id = wanted_id
-        mailbox = accepted.recipients[accepted.deliveries.index(wanted_id)]
-    else:
-        named = _key(recipient.mailbox)
-        for candidate, candidate_id in zip(accepted.recipients, accepted.deliveries, strict=False):
-            if _key(candidate) == named or len(accepted.recipients) == 1:
-                mailbox, delivery_id = candidate, candidate_id
-                break
-    if not delivery_id:
-        return None
+        return accepted.recipients[accepted.deliveries.index(wanted_id)], wanted_id
+    if len(known) == 1:
+        return next(iter(known.values()))
+    return known.get(_key(mailbox))
+
+
+def _delivery_of(accepted: Event, mailbox: str, delivery_id: str, recipient: ReturnedRecipient) -> Delivery:
     at = accepted.at.timestamp()
     return Delivery(
         id=DeliveryId(delivery_id),

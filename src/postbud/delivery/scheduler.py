@@ -7,6 +7,7 @@ Knows nothing of SMTP: `attempt` speaks to the peer, `record` decides what it me
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from postbud.egress.routing import Routing
 from postbud.model.delivery import Delivery, Message, State
 from postbud.model.ids import DeliveryId
 from postbud.model.outcome import Bounced, Deferred, Scope
-from postbud.model.refusal import Refusal
 from postbud.spool.sqlite import Spool
 
 _IDLE_SECONDS = 5.0
 _TICK_SECONDS = 1.0
 _HORIZON_SECONDS = 30.0
-_AFTER_BUG_SECONDS = 60.0
+_AFTER_BUG_SECONDS = 30.0
+_AFTER_BUG_MAX_SECONDS = 3600.0
+_CAPPED_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Scheduler:
         self._clock = clock
         self._on_bug = on_bug
         self._active: dict[DeliveryId, Active] = {}
-        self._later: list[tuple[float, DeliveryId]] = []
+        self._later: list[tuple[float, int, Active]] = []
+        self._serial = itertools.count()
         self._unrouted: dict[tuple[str, str | None, bool], list[Active]] = {}
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -155,8 +158,8 @@ class Scheduler:
         while not self._stopping:
             try:
                 await self._load_due()
-            except Refusal as refusal:
-                self._on_bug("loading due deliveries", refusal)
+            except Exception as error:  # noqa: BLE001 (whatever the disk says, what is in memory goes on)
+                self._on_bug("loading due deliveries", error)
             self._wake_later()
             for lane in list(self._lanes.values()):
                 self._staff(lane)
@@ -167,40 +170,44 @@ class Scheduler:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._filling.wait()
             except TimeoutError:
-                self._backlog = self._backlog or len(self._active) < self._settings.active_limit // 2
+                self._backlog = True  # what is on disk may have fallen due
 
     async def _load_due(self) -> None:
         room = self._settings.active_limit - len(self._active)
-        if not self._backlog or room < self._settings.load_batch // 2:
+        at_once = min(self._settings.load_batch, max(1, self._settings.active_limit // 2))
+        if not self._backlog or room < at_once:
             return
         self._backlog = False
         now = self._clock()
         with self.watch() as touched:
-            found = await self._spool.load_due(now + _HORIZON_SECONDS, min(room, self._settings.load_batch), self._active)
+            found = await self._spool.load_due(now + _HORIZON_SECONDS, at_once, self._active)
         for message, delivery in found:
             if delivery.id not in self._active and delivery.id not in touched and delivery.id not in self._claimed:
                 self._take(Active(message, delivery))
-        if len(found) >= min(room, self._settings.load_batch):
+        if len(found) >= at_once:
             self._backlog = True
             self._filling.set()
 
     def _take(self, active: Active) -> None:
         self._active[active.delivery.id] = active
         if active.delivery.due_at > self._clock():
-            heapq.heappush(self._later, (active.delivery.due_at, active.delivery.id))
+            self._wake_at(active, active.delivery.due_at)
         else:
             self._place(active)
+
+    def _wake_at(self, active: Active, at: float) -> None:
+        heapq.heappush(self._later, (at, next(self._serial), active))
 
     def _wake_later(self) -> None:
         now = self._clock()
         while self._later and self._later[0][0] <= now:
-            _, delivery_id = heapq.heappop(self._later)
-            active = self._active.get(delivery_id)
-            if active is not None and not active.leased and active.delivery.due_at <= now:
+            active = heapq.heappop(self._later)[2]
+            if not active.cancelled and not active.leased and not active.placed:
                 self._place(active)
 
     def _place(self, active: Active) -> None:
         """Put a due delivery into its lane, or ask for the way first."""
+        active.placed = True
         key = (active.delivery.domain, active.message.pool, active.message.require_tls)
         routing = self._egress.known_route(*key)
         if routing is not None:
@@ -218,11 +225,12 @@ class Scheduler:
         routing: Routing | Deferred | Bounced = Deferred("no route was found", "4.4.3", Scope.SITE)
         try:
             routing = await self._egress.route(key[0], key[1], require_tls=key[2])
-        finally:
-            waiting = [active for active in self._unrouted.pop(key, []) if not active.cancelled]
+        except Exception as error:  # noqa: BLE001 (in doubt, defer: those who wait must not be forgotten)
+            self._on_bug("finding a route", error)
+        waiting = [active for active in self._unrouted.pop(key, []) if not active.cancelled]
         if isinstance(routing, Deferred | Bounced):
             for active in waiting:
-                active.leased = True
+                active.leased, active.recorded = True, False
             await self._settle_all(waiting, routing)
             return
         for active in waiting:
@@ -239,7 +247,7 @@ class Scheduler:
         self._staff(lane)
 
     def _staff(self, lane: Lane) -> None:
-        if lane.wants_connection and self._group is not None and not self._stopping:
+        if lane.wants_connection(self._clock()) and self._group is not None and not self._stopping:
             lane.connections += 1
             self._group.create_task(self._guarded(self._serve(lane), "serving a lane"))
         elif lane.idle and lane.ready:
@@ -273,8 +281,8 @@ class Scheduler:
                 if connection is None:
                     opened = await self._egress.connect(lane.routing)
                     if isinstance(opened, Deferred | Bounced):
-                        await self._site_failed(lane, batch, opened)
-                        batch = []
+                        refused, batch = batch, []
+                        await self._site_failed(lane, refused, opened)
                         break
                     connection = opened
                     lane.connected += 1
@@ -283,9 +291,7 @@ class Scheduler:
                 batch = []
         finally:
             lane.connections -= 1
-            for active in batch:  # only after a bug of ours: in doubt, defer
-                active.delivery.due_at = max(active.delivery.due_at, self._clock() + _AFTER_BUG_SECONDS)
-            self._done(batch)
+            self._after_bug(batch)
             self._staff(lane)
             if connection is not None:
                 lane.connected -= 1
@@ -305,13 +311,14 @@ class Scheduler:
 
     async def _site_failed(self, lane: Lane, batch: list[Active], outcome: Deferred | Bounced) -> None:
         """No connection: what waits for the site shares the outcome, unless others are connected."""
-        failed = batch
-        if lane.connected == 0:
-            others = lane.take_all()
-            for active in others:
-                active.leased = True
-            failed = batch + others
-        await self._settle_all(failed, outcome)
+        if lane.connected > 0:  # the site takes us, only not so often: wait for those connections, count no attempt
+            lane.cap(lane.connected, self._clock() + _CAPPED_SECONDS)
+            lane.put_back(batch)
+            return
+        others = lane.take_all()
+        for active in others:
+            active.leased, active.recorded = True, False
+        await self._settle_all(batch + others, outcome)
 
     async def _settle_all(self, failed: list[Active], outcome: Deferred | Bounced) -> None:
         try:
@@ -319,19 +326,33 @@ class Scheduler:
             for active in failed:
                 by_message.setdefault(active.message.id, []).append(active)
             await self._attempts.settle_unsent(list(by_message.values()), outcome)
-        finally:
-            self._done(failed)
+        except BaseException:
+            self._after_bug(failed)
+            raise
+        self._done(failed)
+
+    def _after_bug(self, batch: list[Active]) -> None:
+        """Keep deliveries whose attempt ended in an exception of ours: what was recorded is unknown, so wait and try again."""
+        now = self._clock()
+        self._done([active for active in batch if active.recorded])
+        for active in [active for active in batch if not active.recorded]:
+            active.leased = active.placed = False
+            active.delivery.state = State.QUEUED
+            active.delivery.unknown_after_dot = True
+            active.bugs += 1
+            self._touch(active.delivery.id)
+            self._wake_at(active, now + min(_AFTER_BUG_SECONDS * 2.0**active.bugs, _AFTER_BUG_MAX_SECONDS))
 
     def _done(self, batch: list[Active]) -> None:
         """Release leases: what is final or far away leaves memory, what is due soon waits here."""
         now = self._clock()
         for active in batch:
-            active.leased = False
+            active.leased = active.placed = False
             delivery = active.delivery
             self._touch(delivery.id)
             queued = delivery.state is State.QUEUED and not delivery.held_by
             if queued and delivery.due_at - now <= _HORIZON_SECONDS and not active.cancelled:
-                heapq.heappush(self._later, (max(delivery.due_at, now + 0.05), delivery.id))
+                self._wake_at(active, max(delivery.due_at, now + 0.05))
             else:
                 self._active.pop(delivery.id, None)
         if self._backlog and len(self._active) < self._settings.active_limit // 2:

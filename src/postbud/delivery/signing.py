@@ -29,6 +29,7 @@ class Signatures(msgspec.Struct, frozen=True):
 
     fields: bytes
     expires_at: int
+    domain: str
     selectors: tuple[str, ...]
 
 
@@ -58,47 +59,41 @@ class Signer:
             return False
         return True
 
-    def needs_key(self, message: Message) -> bool:
-        """Whether a message may not leave without a signature."""
-        return not (message.is_dsn and message.signing_domain is None)
-
     async def sign(self, message: Message, content: Content, cached: bytes | None) -> tuple[bytes, bytes | None]:
         """Give the signature fields, and the cache entry when it is new.
 
         Raises:
             KeyMissingError: No key, or one that does not load.
         """
-        if message.signing_domain is None:
-            if self.needs_key(message):
-                raise KeyMissingError("no verified domain covers the From domain")
+        if message.is_dsn and message.signing_domain is None:
             return b"", None
-        keys = self._keys(message)
+        domain, keys = self._keys(message)
         selectors = tuple(selector for selector, _ in keys)
         now = int(self._clock())
         if cached is not None:
             known = msgspec.msgpack.decode(cached, type=Signatures)
-            if known.selectors == selectors and known.expires_at - now >= _LEFT_AT_LEAST_SECONDS:
+            if (known.domain, known.selectors) == (domain, selectors) and known.expires_at - now >= _LEFT_AT_LEAST_SECONDS:
                 return known.fields, None
         expires_at = now + EXPIRES_AFTER_SECONDS
-        domain = message.signing_domain
         fields = await asyncio.get_running_loop().run_in_executor(
             self._executor,
             lambda: sign_all(
                 content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at
             ),
         )
-        return fields, msgspec.msgpack.encode(Signatures(fields, expires_at, selectors))
+        return fields, msgspec.msgpack.encode(Signatures(fields, expires_at, domain, selectors))
 
-    def _keys(self, message: Message) -> list[tuple[str, SigningKey]]:
+    def _keys(self, message: Message) -> tuple[str, list[tuple[str, SigningKey]]]:
+        """Give d= and the keys, both as the directory is now: a deeper domain may have been verified since."""
         domain = self._replica.directory.covering(message.account, message.from_domain)
         if domain is None or not domain.keys:
-            raise KeyMissingError(f"no key for {message.signing_domain}")
+            raise KeyMissingError(f"no key for {message.from_domain}")
         keys = []
         for key in domain.keys:
             if key.pem is None:
                 raise KeyMissingError(f"key {key.selector} of {domain.name}: {key.problem}")
             keys.append((key.selector, self._load(key.pem, key.selector)))
-        return keys
+        return domain.name, keys
 
     def _load(self, pem: bytes, selector: str) -> SigningKey:
         loaded = self._loaded.get(pem)

@@ -5,11 +5,13 @@ goes on with what it has and says so. Secrets' hashes and keys are read with the
 """
 
 import asyncio
+import difflib
 import hashlib
+import os
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,8 +20,11 @@ from postbud.model.account import Account, Credential, DkimKey, Domain, Kind, Se
 from postbud.model.ids import AccountId, CredentialId, ServerId
 from postbud.model.mailbox import Mailbox, MailboxError, parse_domain
 from postbud.model.settings import SettingsError, convert
+from postbud.policy.chain import RULES
 
 FOLLOW_SECONDS = 0.25
+_RULE_IDS = frozenset(rule.id for rule in RULES)
+_NAMED_FILE = re.compile(r"^\s*(?:key_file|suppression_file)\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 _MODES = ("off", "shadow", "enforce")
 _WIDEST = {4: 24, 6: 56}  # a network credential is at most this wide
 
@@ -89,8 +94,8 @@ class DirectoryFile(msgspec.Struct, forbid_unknown_fields=True):
     policy: list[PolicyEntry] = []
 
 
-def load(path: Path, check_key: Callable[[bytes], str | None]) -> Directory:
-    """Read a directory file. `check_key` tells what is wrong with a PEM, or None.
+def load(path: Path, check_key: Callable[[bytes], str | None], *, folder: Path | None = None) -> Directory:
+    """Read a directory file. `check_key` tells what is wrong with a PEM, or None; files are named relative to `folder`.
 
     A key that is missing or broken does not stop the load: its domain is held instead of sent unsigned.
 
@@ -102,9 +107,12 @@ def load(path: Path, check_key: Callable[[bytes], str | None]) -> Directory:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: {error}") from error
     file = convert(tree, DirectoryFile, path.name)
-    folder = path.parent
+    folder = folder or path.parent
     try:
         for entry in file.policy:
+            if entry.rule not in _RULE_IDS:
+                near = difflib.get_close_matches(entry.rule, _RULE_IDS, 1)
+                raise ValueError(f"policy {entry.rule}: no such rule" + (f"; did you mean {near[0]}?" if near else ""))
             if entry.mode not in _MODES:
                 raise ValueError(f"policy {entry.rule}: mode is one of {', '.join(_MODES)}")
         return Directory.of(
@@ -222,50 +230,96 @@ def _suppressions(name: str | None, folder: Path) -> frozenset[str]:
     return frozenset(keys)
 
 
+def fingerprint(path: Path) -> list[tuple[str, int, int, int]]:
+    """Give what changes when the file, or a key or suppression file that it names, is written.
+
+    Raises:
+        OSError: Out of descriptors, say; what is missing is no error.
+    """
+    try:
+        named = _NAMED_FILE.findall(path.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        named = []
+    found = []
+    for name in ["", *named]:
+        try:
+            state = (path.parent / name if name else path).stat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        found.append((name, state.st_mtime_ns, state.st_size, state.st_ino))
+    return found
+
+
+def load_or_last_good(
+    path: Path, kept: Path, check_key: Callable[[bytes], str | None]
+) -> tuple[Directory, str | None]:
+    """Load a directory file, else the copy of the last one that was good; with it, what is wrong with the file.
+
+    Raises:
+        SettingsError: Neither can be had.
+    """
+    try:
+        directory = load(path, check_key)
+    except SettingsError as error:
+        if not kept.exists():
+            raise
+        return load(kept, check_key, folder=path.parent), str(error)
+    keep(path, kept)
+    return directory, None
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Keep a copy of a good directory file (mode 0600), so that a restart does not depend on the file being good then."""
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = kept.with_name(f".{kept.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(path.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(kept)
+
+
 class FileFollower:
-    """Keeps a replica as the file says, looking for changes four times a second (by content, so a touch is no change)."""
+    """Keeps a replica as the file says, looking for changes four times a second."""
 
     def __init__(
         self,
         path: Path,
+        kept: Path,
         replica: Replica,
         check_key: Callable[[bytes], str | None],
         on_problem: Callable[[str], None],
+        *,
+        seen: list[tuple[str, int, int, int]],
+        problem: str | None = None,
     ) -> None:
+        """`seen` is the fingerprint from before the directory was loaded, `problem` what was wrong with it then."""
         self._path = path
+        self._kept = kept
         self._replica = replica
         self._check_key = check_key
         self._on_problem = on_problem
-        self._seen = self._fingerprint()
-        self.problem: str | None = None
-
-    def _fingerprint(self) -> Any:
-        """Change of this value means that the file, a key or a suppression file beside it was written."""
-        found = []
-        for path in (self._path, *self._path.parent.glob("*.pem"), *self._path.parent.glob("*suppress*")):
-            try:
-                state = path.stat()
-            except OSError:
-                continue
-            found.append((path.name, state.st_mtime_ns, state.st_size, state.st_ino))
-        return sorted(found)
+        self._seen = seen
+        self.problem = problem
 
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
+            found = self._seen
             try:
-                fingerprint = self._fingerprint()
-            except OSError:
-                continue  # out of descriptors, say; the next look may do
-            if fingerprint == self._seen:
-                continue
-            self._seen = fingerprint
-            try:
+                found = fingerprint(self._path)
+                if found == self._seen:
+                    continue
                 directory = await asyncio.to_thread(load, self._path, self._check_key)
+                self._seen = found
+                self.problem = None
+                self._replica.replace(directory)
+                await asyncio.to_thread(keep, self._path, self._kept)
             except SettingsError as error:
+                self._seen = found
                 self.problem = str(error)
                 self._on_problem(self.problem)
-                continue
-            self.problem = None
-            self._replica.replace(directory)
+            except OSError as error:  # out of descriptors, a full disk: the next look may do
+                self._on_problem(str(error))

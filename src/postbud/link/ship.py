@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from postbud.model.refusal import Refusal
+
 _POLL_SECONDS = 0.2
 _PAGE = 1000
 _PRUNE_SECONDS = 60.0
@@ -66,8 +68,9 @@ class FileShipper:
                 if self._clock() >= prune_at:
                     prune_at = self._clock() + _PRUNE_SECONDS
                     await self._prune(self.seq, self._clock() - self._settings.keep_seconds)
-            except OSError as error:
-                on_problem(f"event file: {error.strerror}")
+            except (OSError, Refusal) as error:
+                on_problem(f"events wait: {error}")
+                prune_at = max(prune_at, self._clock() + 1.0)
                 moved = 0
             if moved < _PAGE:
                 await asyncio.sleep(_POLL_SECONDS)

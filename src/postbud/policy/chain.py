@@ -42,7 +42,7 @@ class Ruling:
     verdict: Verdict
     decisive: tuple[Rule, Finding] | None
     findings: tuple[tuple[Rule, Mode, Finding], ...] = ()
-    crashed: tuple[tuple[Rule, Exception], ...] = ()
+    crashed: tuple[tuple[Rule, Mode, Exception], ...] = ()
 
     def names(self) -> tuple[str, ...]:
         """Give `rule-id/version mode` of each finding, for events and logs."""
@@ -60,7 +60,7 @@ def mode_of(rule: Rule, kind: Kind, modes: Mapping[str, str]) -> Mode:
 def judge(facts: Facts, modes: Mapping[str, str], rules: Iterable[Rule] = RULES) -> Ruling:
     """Judge one message. The first enforced finding decides; the others are kept beside it."""
     findings: list[tuple[Rule, Mode, Finding]] = []
-    crashed: list[tuple[Rule, Exception]] = []
+    crashed: list[tuple[Rule, Mode, Exception]] = []
     decisive: tuple[Rule, Finding] | None = None
     for rule in rules:
         mode = mode_of(rule, facts.kind, modes)
@@ -69,7 +69,7 @@ def judge(facts: Facts, modes: Mapping[str, str], rules: Iterable[Rule] = RULES)
         try:
             finding = rule.judge(facts)
         except Exception as error:  # noqa: BLE001 (the one boundary between the rules and the mail flow)
-            crashed.append((rule, error))
+            crashed.append((rule, mode, error))
             continue
         if finding is None:
             continue

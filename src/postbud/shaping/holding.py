@@ -18,29 +18,34 @@ def hold(delivery: Delivery, holder: Hold, now: float) -> bool:
     """Add a holder; tell whether anything changed."""
     if holder in delivery.held_by:
         return False
-    if not delivery.held_by:
-        delivery.held_since = now
     delivery.held_by |= {holder}
+    delivery.held_since = {**delivery.held_since, holder: now}
     return True
 
 
 def release(delivery: Delivery, holder: Hold, now: float) -> bool:
-    """Take a holder away; with the last one the delivery is due and its expiry moves by the time it was held."""
+    """Take a holder away; with the last one the delivery goes on, and its expiry has moved by the time it was held.
+
+    What was due meanwhile is due now; what is scheduled for later stays so.
+    """
     if holder not in delivery.held_by:
         return False
+    began = min(delivery.held_since.values(), default=now)
     delivery.held_by -= {holder}
+    delivery.held_since = {other: since for other, since in delivery.held_since.items() if other is not holder}
+    still = min(delivery.held_since.values(), default=now)
+    delivery.expires_at += max(0.0, still - began)  # the time that only this holder held
     if not delivery.held_by:
-        held_seconds = max(0.0, now - delivery.held_since) if delivery.held_since is not None else 0.0
-        delivery.expires_at += held_seconds
-        delivery.held_since = None
-        delivery.due_at = now
+        delivery.due_at = max(delivery.due_at, now)
     return True
 
 
 def held_too_long(delivery: Delivery, now: float) -> bool:
-    """Whether the strictest of its holders has kept a delivery past that holder's maximum."""
-    if not delivery.held_by or delivery.held_since is None:
+    """Whether a holder has kept a delivery past its maximum; never while one without a maximum holds it, too."""
+    if Hold.BLOCK in delivery.held_by or Hold.SCHEDULE in delivery.held_by:
         return False
-    limits = [MAX_SECONDS[holder] for holder in delivery.held_by]
-    bounded = [limit for limit in limits if limit is not None]
-    return len(bounded) == len(limits) and now - delivery.held_since > min(bounded)
+    return any(
+        limit is not None and now - delivery.held_since.get(holder, now) > limit
+        for holder, limit in MAX_SECONDS.items()
+        if holder in delivery.held_by
+    )

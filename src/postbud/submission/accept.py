@@ -27,6 +27,7 @@ from postbud.model.refusal import Refusal, Why
 from postbud.model.token import Purpose, TokenKeys
 from postbud.policy.chain import Ruling, Verdict, judge
 from postbud.policy.facts import gather
+from postbud.policy.rule import Mode
 from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch, NewMessage
@@ -49,7 +50,6 @@ class SubmissionSettings:
     size_limit_octets: int = 50 * 1024 * 1024
     recipients_limit: int = 1000
     expire_after_seconds: float = 4 * _DAY_SECONDS
-    held_octets_per_account: int = 1024 * 1024 * 1024
 
 
 Admit = Callable[[Message, Content, Sequence[Delivery]], None]
@@ -209,12 +209,12 @@ class SubmissionGate:
             allow_from=grant.credential.allow_from,
         )
         ruling = judge(facts, self._replica.directory.policy_modes)
-        for rule, error in ruling.crashed:
+        for rule, _, error in ruling.crashed:
             self._log.error("rule_crashed", rule=rule.id, error=repr(error), account=grant.account.id)
         if ruling.verdict is Verdict.REFUSE and ruling.decisive is not None:
             rule, finding = ruling.decisive
             raise Refusal(finding.why, f"[{rule.id}] {finding.public}", finding.private)
-        if ruling.crashed or not facts.from_field.mailboxes:
+        if any(mode is Mode.ENFORCE for _, mode, _ in ruling.crashed) or not facts.from_field.mailboxes:
             raise Refusal(Why.TEMPORARY, "the message could not be judged; try again later")
         return ruling, tuple(entry.mailbox for entry in facts.from_field.mailboxes)
 
@@ -235,7 +235,7 @@ class SubmissionGate:
             received_at=at,
             size_octets=content.octets,
             eight_bit=content.facts.eight_bit or eight_bit_header,
-            smtputf8=envelope.smtputf8 and (eight_bit_header or _needs_smtputf8(envelope)),
+            smtputf8=envelope.smtputf8 and (eight_bit_header or _needs_smtputf8(envelope.reverse_path)),
             require_tls=envelope.require_tls,
             ret_full=envelope.ret_full,
             envid=envelope.envid,
@@ -275,7 +275,7 @@ class SubmissionGate:
                 mailbox=mailbox,
                 domain=recipient.mailbox.domain,
                 due_at=due_at,
-                created_at=now,
+                created_at=due_at,
                 expires_at=due_at + self._settings.expire_after_seconds,
                 notify=recipient.notify,
                 orcpt=recipient.orcpt,
@@ -338,9 +338,8 @@ class SubmissionGate:
         )
 
 
-def _needs_smtputf8(envelope: Envelope) -> bool:
-    paths = [recipient.mailbox for recipient in envelope.recipients]
-    return any(path.needs_smtputf8 for path in paths) or bool(envelope.reverse_path and envelope.reverse_path.needs_smtputf8)
+def _needs_smtputf8(reverse_path: Mailbox | None) -> bool:
+    return reverse_path is not None and reverse_path.needs_smtputf8
 
 
 async def _within_line_limit(content: Content) -> Content:

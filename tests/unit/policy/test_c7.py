@@ -137,8 +137,16 @@ def test_a_rule_that_crashes_is_named_and_the_others_still_judge() -> None:
 
     bad = Rule("X", 1, "C7", crash)
     ruling = judge(facts(GOOD), {}, (bad, *RULES))
-    assert [rule.id for rule, _ in ruling.crashed] == ["X"]
+    assert [rule.id for rule, _, _ in ruling.crashed] == ["X"]
     assert ruling.verdict is Verdict.ACCEPT
+
+
+def test_a_rule_in_shadow_that_crashes_is_known_to_be_in_shadow() -> None:
+    def crash(_: Facts) -> Finding | None:
+        raise ZeroDivisionError
+
+    ruling = judge(facts(GOOD), {}, (Rule("X", 1, "C7", crash, default=Mode.SHADOW),))
+    assert [mode for _, mode, _ in ruling.crashed] == [Mode.SHADOW]
 
 
 def test_the_skeleton_is_a_rule_in_shadow_that_finds_nothing() -> None:

@@ -44,10 +44,17 @@ def test_the_expiry_clock_stops_while_somebody_holds() -> None:
     assert not hold(one, Hold.BLOCK, 21)
     assert hold(one, Hold.KEY, 25)
     assert release(one, Hold.BLOCK, 30)
-    assert one.expires_at == 100
     assert not release(one, Hold.BLOCK, 31)
     assert release(one, Hold.KEY, 50)
-    assert (one.expires_at, one.due_at, one.held_since, one.held_by) == (130, 50, None, frozenset())
+    assert (one.expires_at, one.due_at, one.held_since, one.held_by) == (130, 50, {}, frozenset())
+
+
+def test_what_is_scheduled_for_later_stays_so_when_released() -> None:
+    one = delivery()
+    one.due_at = 90
+    hold(one, Hold.OPERATOR, 20)
+    release(one, Hold.OPERATOR, 30)
+    assert one.due_at == 90
 
 
 def test_a_delivery_held_since_nobody_knows_when_is_released_unchanged() -> None:
@@ -57,7 +64,7 @@ def test_a_delivery_held_since_nobody_knows_when_is_released_unchanged() -> None
     assert one.expires_at == 100
 
 
-def test_each_holder_has_its_maximum_and_a_block_has_none() -> None:
+def test_each_holder_has_its_maximum_of_its_own_and_a_block_has_none() -> None:
     one = delivery()
     assert not held_too_long(one, 1e12)
     hold(one, Hold.KEY, 0)
@@ -67,5 +74,14 @@ def test_each_holder_has_its_maximum_and_a_block_has_none() -> None:
     assert held_too_long(one, limit + 1)
     hold(one, Hold.BLOCK, 1)
     assert not held_too_long(one, 1e12)
-    one.held_since = None
+    one.held_since = {}
+    release(one, Hold.BLOCK, 1)
     assert not held_too_long(one, 1e12)
+
+
+def test_a_new_holder_does_not_inherit_the_time_of_an_old_one() -> None:
+    one = delivery()
+    hold(one, Hold.BLOCK, 0)
+    hold(one, Hold.OPERATOR, 20 * 86400)
+    release(one, Hold.BLOCK, 20 * 86400 + 1)
+    assert not held_too_long(one, 20 * 86400 + 2)
