@@ -205,12 +205,22 @@ def _check(config: Config, name: str) -> None:
             raise SettingsError(f"{name}: route {route.match}: tls is none, opportunistic or required")
         if (route.username is None) != (route.password_file is None):
             raise SettingsError(f"{name}: route {route.match}: username and password_file go together")
+    _check_numbers(relay, name)
+
+
+def _check_numbers(relay: RelayTable, name: str) -> None:
     positive = {
         "relay.size_limit_octets": relay.size_limit_octets,
         "relay.recipients_limit": relay.recipients_limit,
         "relay.retry_first_seconds": relay.retry_first_seconds,
         "relay.expire_after_seconds": relay.expire_after_seconds,
+        "relay.active_deliveries": relay.active_deliveries,
+        "relay.connections_per_site": relay.connections_per_site,
+        "relay.messages_per_connection": relay.messages_per_connection,
+        "relay.timeout_scale": relay.timeout_scale,
     }
+    if relay.workers < 0:
+        raise SettingsError(f"{name}: relay.workers is 0 (as many as cores) or more")
     for key, value in positive.items():
         if value <= 0:
             raise SettingsError(f"{name}: {key} is more than 0")

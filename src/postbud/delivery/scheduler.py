@@ -36,7 +36,6 @@ class SchedulerSettings:
 
     active_limit: int = 20_000
     load_batch: int = 2_000
-    connections_per_lane: int = 20
 
 
 class Scheduler:
