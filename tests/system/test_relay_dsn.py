@@ -4,25 +4,38 @@ import base64
 import email
 import email.message
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system.conftest import Pair
 from tests.system.directory import Settings, accounts_toml
-from tests.system.harness import Recorder, Relay, running, wait_until
+from tests.system.harness import ROOT, Recorder, Relay, free_port, json_lines, running, wait_until
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 
 UNREACHABLE = "127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
-def reporting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """A relay that tells of a delay after 2 s and gives up after 5 s; slow.example leads nowhere."""
+def hop_with_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """A next hop that offers DSN; gives its port and its log."""
+    log, port = tmp_path_factory.mktemp("hop") / "log.jsonl", free_port()
+    words = [sys.executable, str(ROOT / "tests/system/sink.py"), "--listen", f"127.0.0.1:{port}", "--log", str(log)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        yield port, log
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def reporting(tmp_path_factory: pytest.TempPathFactory, hop_with_dsn: tuple[int, Path]) -> Iterator[Pair]:
+    """A relay that tells of a delay after 2 s and gives up after 5 s; slow.example leads nowhere, dsn.example offers DSN."""
     settings = Settings(relay={"delay_notice_after_seconds": 2, "expire_after_seconds": 5})
-    settings.routes = {"slow.example": UNREACHABLE}
+    settings.routes = {"slow.example": UNREACHABLE, "dsn.example": f"127.0.0.1:{hop_with_dsn[0]}"}
     with running(tmp_path_factory.mktemp("dsn"), settings) as pair:
         yield pair
 
@@ -169,6 +182,21 @@ def test_success_at_a_hop_without_dsn_is_told_as_relayed(relay: Relay, sink: Rec
     (block,) = case.report().recipients
     assert (block["Action"], block["Status"]) == ("relayed", "2.0.0")
     Case(relay, sink, "fine@dest.example").none()
+
+
+@pytest.mark.parametrize(
+    "ret",
+    ["FULL", pytest.param("HDRS", marks=pytest.mark.xfail(reason="RET=HDRS is kept as if nothing was said", strict=False))],
+)
+def test_a_hop_with_dsn_hears_what_the_sender_asked_and_reports_itself(
+    relay: Relay, sink: Recorder, hop_with_dsn: tuple[int, Path], ret: str
+) -> None:
+    case = Case(relay, sink, "fine@dsn.example", mail=f" RET={ret} ENVID=QQ+2B17", rcpt=" NOTIFY=SUCCESS,DELAY")
+    relay.wait_final({case.message})
+    (record,) = [found for found in json_lines([hop_with_dsn[1]]) if case.mailboxes[0] in found["recipients"]]
+    assert "ENVID=QQ+2B17" in record["mail"]
+    assert f"RET={ret}" in record["mail"]
+    case.none()
 
 
 def test_a_delay_is_told_once_to_who_asked_and_the_end_of_it_too(relay: Relay, sink: Recorder) -> None:
