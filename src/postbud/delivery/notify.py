@@ -67,7 +67,7 @@ class Notifier:
             at=at,
             original_header=content.header if content is not None else b"",
             original_body=body,
-            full=message.ret_full and action is Action.FAILED and body is not None,
+            full=message.ret_full is True and action is Action.FAILED and body is not None,
             arrived_at=message.received_at,
             envid=message.envid,
             subject=message.subject,

@@ -47,7 +47,7 @@ class Envelope:
     body: Body = Body.SEVEN_BIT
     smtputf8: bool = False
     require_tls: bool = False
-    ret_full: bool = False
+    ret_full: bool | None = None  # RET=FULL, RET=HDRS; None: not said
     envid: str | None = None
     size_declared: int | None = None
 
@@ -60,7 +60,7 @@ class MailParameters:
     body: Body = Body.SEVEN_BIT
     smtputf8: bool = False
     require_tls: bool = False
-    ret_full: bool = False
+    ret_full: bool | None = None  # RET=FULL, RET=HDRS; None: not said
     envid: str | None = None  # decoded xtext
     auth: str | None = None
 

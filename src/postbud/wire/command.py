@@ -148,7 +148,8 @@ def _mail_parameters(given: dict[str, str | None], *, tls: bool, size_limit_octe
     body = _body(given)
     smtputf8 = _flag(given, "SMTPUTF8")
     require_tls = _flag(given, "REQUIRETLS") if tls else False
-    ret_full = _choice(given, "RET", ("FULL", "HDRS")) == "FULL"
+    ret = _choice(given, "RET", ("FULL", "HDRS"))
+    ret_full = None if ret is None else ret == "FULL"
     envid = _xtext(given, "ENVID", _MAX_ENVID)
     auth = _xtext(given, "AUTH", _MAX_ORCPT)
     _nothing_left(given)

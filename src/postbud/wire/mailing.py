@@ -218,8 +218,8 @@ def mail_line(transaction: Transaction, offered: Extensions) -> bytes:
     if transaction.require_tls and "REQUIRETLS" in words:
         line += " REQUIRETLS"
     if "DSN" in words:
-        if transaction.ret_full:
-            line += " RET=FULL"
+        if transaction.ret_full is not None:
+            line += " RET=FULL" if transaction.ret_full else " RET=HDRS"
         if transaction.envid is not None:
             line += f" ENVID={xtext(transaction.envid)}"
     return line.encode() + b"\r\n"

@@ -31,5 +31,5 @@ class Transaction:
     eight_bit: bool = False
     smtputf8: bool = False
     require_tls: bool = False
-    ret_full: bool = False
+    ret_full: bool | None = None  # RET=FULL, RET=HDRS; None: not said
     envid: str | None = None

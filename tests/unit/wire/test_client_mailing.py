@@ -210,6 +210,8 @@ def test_parameters_are_sent_when_offered_and_asked_for() -> None:
     assert mail_line(full, everything) == (
         b"MAIL FROM:<a@b.example> SIZE=20 BODY=8BITMIME SMTPUTF8 REQUIRETLS RET=FULL ENVID=a+2Bb+20c\r\n"
     )
+    assert b" RET=HDRS " in mail_line(replace(full, ret_full=False), everything)
+    assert b" RET=" not in mail_line(replace(full, ret_full=None), everything)
     assert mail_line(full, LOCKSTEP) == b"MAIL FROM:<a@b.example> SMTPUTF8\r\n"
     assert mail_line(replace(LETTER, reverse_path=""), Extensions(frozenset({"DSN"}))) == b"MAIL FROM:<>\r\n"
     notified = RecipientLine("x@y.example", Notify(success=True, delay=False, said=True), "rfc822;o=x@y.example")

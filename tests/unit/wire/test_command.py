@@ -120,7 +120,7 @@ def test_all_parameters_of_mail() -> None:
         tls=True,
     )
     assert given == MailParameters(10, Body.EIGHT_BIT_MIME, True, True, True, "a+b", "x=y@acme.example")
-    assert mail("FROM:<> AUTH=<> RET=HDRS BODY=7BIT")[1] == MailParameters(auth="<>")
+    assert mail("FROM:<> AUTH=<> RET=HDRS BODY=7BIT")[1] == MailParameters(ret_full=False, auth="<>")
 
 
 @pytest.mark.row("D12", "D13", "D15", "D16")
