@@ -51,6 +51,7 @@ class FileShipper:
         self._prune = prune
         self._clock = clock
         self._path = settings.folder / f"{settings.name}.jsonl"
+        self._one = asyncio.Lock()
         self.seq = 0
         self.shipped = 0
 
@@ -76,13 +77,17 @@ class FileShipper:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def ship_once(self) -> int:
-        """Ship one page; give how many events it had."""
-        page = await self._read(self.seq, _PAGE)
-        if page:
-            await asyncio.to_thread(self._write, page)
-            self.seq = page[-1][0]
-            self.shipped += len(page)
-        return len(page)
+        """Ship one page; give how many events it had. One at a time, whoever calls: two would write the same page twice."""
+        async with self._one:
+            page = await self._read(self.seq, _PAGE)
+            if page:
+                await asyncio.shield(self._write_page(page))
+            return len(page)
+
+    async def _write_page(self, page: list[tuple[int, bytes]]) -> None:
+        await asyncio.to_thread(self._write, page)
+        self.seq = page[-1][0]
+        self.shipped += len(page)
 
     def _write(self, page: list[tuple[int, bytes]]) -> None:
         lines = b"".join(
