@@ -52,19 +52,15 @@ class FileShipper:
         self._clock = clock
         self._path = settings.folder / f"{settings.name}.jsonl"
         self._one = asyncio.Lock()
+        self._recovered = False
         self.seq = 0
         self.shipped = 0
 
     async def run(self, on_problem: Callable[[str], None]) -> None:
         """Ship until cancelled; a disk that does not take lines is tried again, and mail goes on."""
-        recovered = False
         prune_at = 0.0
         while True:
             try:
-                if not recovered:
-                    self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                    self.seq = await asyncio.to_thread(self._recover)
-                    recovered = True
                 moved = await self.ship_once()
                 if self._clock() >= prune_at:
                     prune_at = self._clock() + _PRUNE_SECONDS
@@ -79,6 +75,9 @@ class FileShipper:
     async def ship_once(self) -> int:
         """Ship one page; give how many events it had. One at a time, whoever calls: two would write the same page twice."""
         async with self._one:
+            if not self._recovered:
+                self.seq = await asyncio.to_thread(self._recover)
+                self._recovered = True
             page = await self._read(self.seq, _PAGE)
             if page:
                 await asyncio.shield(self._write_page(page))
@@ -116,6 +115,7 @@ class FileShipper:
         return rotated(self._settings.folder, self._settings.name)
 
     def _recover(self) -> int:
+        self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return last_shipped(self._settings.folder, self._settings.name, self._settings.spool_id)
 
 
