@@ -258,9 +258,15 @@ class Relay:
         """Give the event files, oldest first."""
         return sorted((self.data / "events").glob("*.jsonl"))
 
-    def events(self) -> list[dict[str, Any]]:
-        """Give all events so far, in file order."""
+    def events(self, *, settled: bool = True) -> list[dict[str, Any]]:
+        """Give all events so far, in file order; `settled` waits until what is committed is shipped, if workers answer."""
+        if settled and self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(TimeoutError, OSError):
+                wait_until(self._has_shipped, "events are shipped", 3)
         return list(json_lines(self.event_files()))
+
+    def _has_shipped(self) -> bool:
+        return "\npostbud_events_waiting 0.0\n" in self.metrics()
 
     def events_of(self, message: str) -> list[dict[str, Any]]:
         """Give one message's events."""
@@ -296,7 +302,7 @@ class Relay:
         def done() -> bool:
             expected: dict[str, int] = {}
             final: dict[str, set[str]] = {}
-            for event in self.events():
+            for event in self.events(settled=False):
                 message = event.get("message")
                 if message not in messages:
                     continue

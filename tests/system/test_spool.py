@@ -101,7 +101,7 @@ async def test_due_deliveries_come_oldest_first_without_the_loaded_and_the_held(
     assert await spool.next_due_at() == now - 5
     assert await spool.next_due_at(now) == now + 500
     gauges = await spool.gauges()
-    assert (gauges.queued, gauges.held, gauges.events, gauges.oldest_due_at) == (5, 1, 6, now - 5)
+    assert (gauges.queued, gauges.held, gauges.last_event, gauges.oldest_due_at) == (5, 1, 6, now - 5)
 
 
 async def test_find_goes_through_the_queue_in_pages_and_by_every_filter(spool):

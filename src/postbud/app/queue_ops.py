@@ -81,7 +81,7 @@ def handlers(parts: Parts) -> dict[str, Handler]:
         }
 
     async def returned(request: dict[str, Any]) -> dict[str, Any]:
-        return {"known": await parts.returns.record(msgspec.convert(request["report"], Returned))}
+        return {"heard": (await parts.returns.record(msgspec.convert(request["report"], Returned))).value}
 
     return {
         "list": list_,
@@ -140,6 +140,7 @@ async def gather_numbers(parts: Parts) -> dict[str, float]:
         "postbud_lanes": schedule["lanes"],
         "postbud_egress_connections": schedule["connections"],
         "postbud_events_shipped": parts.shipper.shipped,
+        "postbud_events_waiting": max(0, gauges.last_event - parts.shipper.seq),
         "postbud_log_lines_dropped": parts.lines.dropped,
         "postbud_loop_lag_seconds": parts.lag_seconds,
         "postbud_directory_problem": float(parts.follower.problem is not None),

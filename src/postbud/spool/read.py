@@ -184,11 +184,12 @@ class Reader:
         """Count. Only indexes are walked."""
         ask = self._connection.execute
         held = ask("SELECT count(*) FROM delivery WHERE held = 1").get
+        last_event = ask("SELECT coalesce(max(seq), 0) FROM event").get
         return Gauges(
             queued=ask("SELECT count(*) FROM delivery").get - held,
             held=held,
             octets=octets,
-            events=ask("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM event").get,
+            last_event=last_event,
             quarantined=ask("SELECT count(*) FROM quarantine").get,
             oldest_due_at=self.next_due_at(None),
         )

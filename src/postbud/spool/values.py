@@ -81,12 +81,12 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What a spool holds now. `octets` is what its files take on disk."""
+    """What a spool holds now. `octets` is what its files take on disk, `last_event` the number of its newest event."""
 
     queued: int = 0
     held: int = 0
     octets: int = 0
-    events: int = 0
+    last_event: int = 0
     quarantined: int = 0
     oldest_due_at: float | None = None
 

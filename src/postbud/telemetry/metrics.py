@@ -60,6 +60,7 @@ SERIES: dict[str, Series] = {
     "postbud_lanes": Series("Lanes with work", counter=False),
     "postbud_egress_connections": Series("Outgoing connections open", counter=False),
     "postbud_events_shipped": Series("Events shipped"),
+    "postbud_events_waiting": Series("Events committed and not shipped yet", counter=False),
     "postbud_log_lines_dropped": Series("Log lines that could not be written"),
     "postbud_loop_lag_seconds": Series("Longest recent delay of the event loop", counter=False, maximum=True),
     "postbud_directory_problem": Series("1 while the directory file cannot be read", counter=False, maximum=True),
