@@ -5,7 +5,7 @@ there), or `check(...)` with the records. The report is JSON; `violations` is em
 
 | what | how it is judged |
 |---|---|
-| P1 | every recipient of every 250 is in an `accepted` event of that message id, and is final or still queued |
+| P1 | every recipient of every 250 is in an `accepted` event of that id, and is final, queued, or quarantined if harmed |
 | P2 | a further copy at the sink is allowed if a kill fell between the one before and its record, or after an unknown answer |
 | P3 | exactly one final event a delivery, and not queued too |
 | P4 | the sink's hash is the client's |
@@ -64,14 +64,20 @@ def check(
     queue: list[Record],
     kill_times: Sequence[float] = (),
     grace_seconds: float = GRACE_SECONDS,
+    set_aside: int = 0,
 ) -> Report:
-    """Judge. `queue` holds {message, delivery?, recipient} of what is still queued."""
+    """Judge. `queue` holds {message, delivery?, recipient} of what is still queued.
+
+    `set_aside` is how many promised recipients the test harmed on the disk: so many, no less, must be told as quarantined.
+    """
     report = Report()
     histories = _Histories(events, report)
     still = {(record.get("message"), record.get("recipient") or record.get("mailbox")) for record in queue}
     report.counts["queued_still"] = len(still)
     attempts = {record["test_id"]: record for record in client}
     _check_promises(client, histories, still, report)
+    if report.counts["set_aside"] != set_aside:
+        report.violation("P1", f"{report.counts['set_aside']} promised recipients are in quarantine, {set_aside} were harmed")
     _check_sink(attempts, sink, report)
     _check_delivered_was_received(attempts, histories, sink, report)
     _check_duplicates(sink, histories, sorted(kill_times), grace_seconds, report)
@@ -86,6 +92,7 @@ class _Histories:
         self.accepted: dict[str, Record] = {}
         self.final: dict[str, dict[str, Record]] = defaultdict(dict)  # delivery -> final event by id
         self.unknown: dict[str, int] = defaultdict(int)  # delivery -> attempts recorded as unknown after the dot
+        self.aside: set[str] = set()  # ids of quarantined deliveries, or of their message where no more could be read
         seen: dict[str, Record] = {}
         for event in events:
             known = seen.get(event["id"])
@@ -114,6 +121,9 @@ class _Histories:
             report.counts[f"events_{kind}"] += 1
             if len(self.final[delivery]) > 1:
                 report.violation("P3", f"{delivery} is final {len(self.final[delivery])} times")
+        elif kind == "quarantined":
+            report.counts["events_quarantined"] += 1
+            self.aside.add(delivery or message)
         elif kind == "deferred":
             report.counts["events_deferred"] += 1
             self.unknown[delivery] += bool(event.get("possible_duplicate"))
@@ -141,7 +151,9 @@ def _check_promises(client: list[Record], histories: _Histories, still: set[tupl
                 report.violation("P1", f"{message}: {mailbox} is not in the accepted event")
                 continue
             final, queued = histories.final.get(delivery), (message, mailbox) in still
-            if not final and not queued:
+            if not final and not queued and histories.aside & {delivery, message}:
+                report.counts["set_aside"] += 1
+            elif not final and not queued:
                 report.violation("P1", f"{message}: {mailbox} is neither final nor queued")
             elif final and queued:
                 report.violation("P3", f"{message}: {mailbox} is final and queued")
@@ -215,11 +227,12 @@ def _check_duplicates(
             )
 
 
-def check_relay(relay: Any, sink: Any, client_path: Path, grace_seconds: float = GRACE_SECONDS) -> Report:
+def check_relay(relay: Any, sink: Any, client_path: Path, grace_seconds: float = GRACE_SECONDS, set_aside: int = 0) -> Report:
     """Judge a `harness.Relay` that runs and its `Recorder` from what they left."""
     return check(
-        list(json_lines([client_path])), sink.received(), relay.events(), relay.queue(), relay.kill_times, grace_seconds
-    )
+        list(json_lines([client_path])), sink.received(), relay.events(), relay.queue(), relay.kill_times, grace_seconds,
+        set_aside,
+    )  # fmt: skip
 
 
 def main() -> int:

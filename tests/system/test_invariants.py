@@ -43,6 +43,14 @@ def test_what_is_still_queued_is_not_lost() -> None:
     assert violations(events=EVENTS[:2], queue=queue, sink=[RECEIPT | {"recipients": ["a@x.example"]}]) == ""
 
 
+def test_what_was_harmed_on_the_disk_must_be_told_as_quarantined() -> None:
+    aside = [*EVENTS[:2], {"id": "evt_9", "kind": "quarantined", "message": "msg_1", "delivery": "dlv_b"}]
+    sink = [RECEIPT | {"recipients": ["a@x.example"]}]
+    assert violations(events=aside, sink=sink, set_aside=1) == ""
+    assert "P1: 1 promised recipients are in quarantine, 0 were harmed" in violations(events=aside, sink=sink)
+    assert "P1" in violations(set_aside=1)
+
+
 def test_the_same_event_shipped_twice_is_allowed() -> None:
     assert violations(events=[*EVENTS, DELIVERED_B]) == ""
 
