@@ -5,6 +5,7 @@ goes on with what it has and says so. Secrets' hashes and keys are read with the
 """
 
 import asyncio
+import contextlib
 import difflib
 import hashlib
 import os
@@ -264,7 +265,8 @@ def load_or_last_good(
         if not kept.exists():
             raise
         return load(kept, check_key, folder=path.parent), str(error)
-    keep(path, kept)
+    with contextlib.suppress(OSError):  # a full disk: mail waits for a start, and the copy only for a bad file
+        keep(path, kept)
     return directory, None
 
 
@@ -273,11 +275,15 @@ def keep(path: Path, kept: Path) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = kept.with_name(f".{kept.name}.{os.getpid()}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(path.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(kept)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(path.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(kept)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class FileFollower:

@@ -29,8 +29,13 @@ class HourlyCaps:
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, _SLOTS * _SLOT.size)
-        self._map = mmap.mmap(self._file, _SLOTS * _SLOT.size)
+        octets = _SLOTS * _SLOT.size
+        try:
+            os.posix_fallocate(self._file, 0, octets)
+        except OSError:  # a full disk: writing to a hole of a mapped file would kill the process, so this one counts alone
+            self._map = mmap.mmap(-1, octets)
+        else:
+            self._map = mmap.mmap(self._file, octets)
 
     def check(self, credential: Credential) -> None:
         """Refuse at MAIL when nothing is left (450 4.7.28), without using anything."""
