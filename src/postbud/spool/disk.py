@@ -12,6 +12,7 @@ from pathlib import Path
 from postbud.spool.values import SpoolLocked
 
 DAMAGE_MARK = "check-me"  # left by a writer that met a damaged page: the next check has no time limit
+_RESERVE_NAME = "reserve"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -56,13 +57,18 @@ class FolderLock:
         os.close(self._fd)
 
 
+def drop_reserve(folder: Path) -> None:
+    """Give back a reserve of the last process with its inode; it is made anew when there is room."""
+    (folder / _RESERVE_NAME).unlink(missing_ok=True)
+
+
 class Reserve:
     """Space kept back for results of deliveries, and the watch over what is free."""
 
     def __init__(self, folder: Path, file_octets: int, free_octets: int, free_inodes: int) -> None:
         """Look once. `free_octets` and `free_inodes` are what accept needs to find free."""
         self._folder = folder
-        self._path = folder / "reserve"
+        self._path = folder / _RESERVE_NAME
         self._file_octets = file_octets
         self._free_octets = free_octets
         self._free_inodes = free_inodes

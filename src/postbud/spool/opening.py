@@ -11,7 +11,7 @@ import apsw
 
 from postbud.model.ids import DeliveryId, IdSource
 from postbud.spool.content import ContentStore
-from postbud.spool.disk import DAMAGE_MARK, FolderLock, Reserve, sync_folder
+from postbud.spool.disk import DAMAGE_MARK, FolderLock, Reserve, drop_reserve, is_full, sync_folder
 from postbud.spool.inflight import InFlight
 from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage, Reader
@@ -23,6 +23,7 @@ from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
 
 _SUSPECT_APART_SECONDS = 5.0
 _SUSPECT_LONGEST_SECONDS = 120.0
+_LEAST_FREE_OCTETS = 1024 * 1024  # with less, whatever SQLite says of an open that failed, it is the room
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Opened:
 
 
 def open_folder(folder: Path, settings: SpoolSettings, clock: Callable[[], float]) -> Opened:
-    """Open a folder, making it when missing.
+    """Open a folder, making it when missing. On a full disk the reserve goes first: what is stored can still be delivered.
 
     Raises:
         SpoolLocked, SpoolUnusable.
@@ -61,9 +62,31 @@ def open_folder(folder: Path, settings: SpoolSettings, clock: Callable[[], float
         sync_folder(folder.parent.parent)
     lock = FolderLock(folder)
     try:
-        return _open_locked(folder, settings, clock, lock)
+        opened = _open_if_room(folder, settings, clock, lock)
+        if opened is None:
+            drop_reserve(folder)
+            opened = _open_if_room(folder, settings, clock, lock)
+        if opened is None:
+            raise SpoolUnusable(f"{folder}: the disk is full, the spool cannot be opened")
+        return opened
     except BaseException:
         lock.release()
+        raise
+
+
+def _open_if_room(folder: Path, settings: SpoolSettings, clock: Callable[[], float], lock: FolderLock) -> Opened | None:
+    """Open, or give None when there is no room for it. What was half open is closed by then: nothing holds it any more."""
+    try:
+        return _open_locked(folder, settings, clock, lock)
+    except OSError as error:
+        if is_full(error):
+            return None
+        raise
+    except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
+        stat = os.statvfs(folder)
+        inodes_out = stat.f_files > 0 and stat.f_favail == 0
+        if isinstance(error, apsw.FullError) or inodes_out or stat.f_bavail * stat.f_frsize < _LEAST_FREE_OCTETS:
+            return None
         raise
 
 
