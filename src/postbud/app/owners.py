@@ -8,19 +8,19 @@ import msgspec
 from postbud.app.control import call, sockets
 from postbud.model.ids import spool_of
 from postbud.model.refusal import Refusal, Why
-from postbud.model.returned import Returned
+from postbud.model.returned import Heard, Returned
 
 
 class Owners:
     """Hands a bounce to whoever accepted the message."""
 
-    def __init__(self, run_folder: Path, own_spool: int, record: Callable[[Returned], Awaitable[bool]]) -> None:
+    def __init__(self, run_folder: Path, own_spool: int, record: Callable[[Returned], Awaitable[Heard]]) -> None:
         self._run_folder = run_folder
         self._own_spool = own_spool
         self._record = record
 
-    async def deliver(self, returned: Returned) -> bool:
-        """Have a bounce recorded; whether the message is known.
+    async def deliver(self, returned: Returned) -> Heard:
+        """Have a bounce recorded by its owner; tell what became of it there.
 
         Raises:
             Refusal: TEMPORARY when a worker that may know it does not answer.
@@ -35,8 +35,9 @@ class Owners:
                 silent = True
                 continue
             silent = silent or "error" in answer
-            if answer.get("known"):
-                return True
+            heard = Heard(answer.get("heard", Heard.UNKNOWN.value))
+            if heard is not Heard.UNKNOWN:
+                return heard
         if silent:
             raise Refusal(Why.TEMPORARY, "the report could not be recorded; try again later")
         return await self._record(returned)  # the message may have been adopted by this worker

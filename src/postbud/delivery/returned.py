@@ -16,7 +16,7 @@ from postbud.model.delivery import Delivery, Message, State
 from postbud.model.event import Event, EventKind
 from postbud.model.ids import AccountId, CredentialId, DeliveryId, EventId, MessageId, ServerId
 from postbud.model.mailbox import Mailbox, MailboxError
-from postbud.model.returned import Returned, ReturnedRecipient
+from postbud.model.returned import Heard, Returned, ReturnedRecipient
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch
 
@@ -47,19 +47,23 @@ class Returns:
         self._clock = clock
         self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def record(self, returned: Returned) -> bool:
-        """Record a bounce durably; False when the message is not known here any more."""
+    async def record(self, returned: Returned) -> Heard:
+        """Record a bounce durably; tell whether it was news, and about whom."""
         accepted = await self._find_accepted(returned.id)
         if accepted is None:
-            return False
+            return Heard.UNKNOWN
         message = _message_of(accepted)
         batch = Batch()
         changes: list[Change] = []
         known = _deliveries_of(accepted)
         seen: set[tuple[str, str]] = set()
+        named = False
         for recipient in returned.recipients:
-            found = _named(accepted, known, returned.id, recipient.mailbox)
-            if found is None or (found[1], recipient.action) in seen or (found[1], recipient.action) in self._heard:
+            found = _named(accepted, known, returned.id, recipient)
+            if found is None:
+                continue
+            named = True
+            if (found[1], recipient.action) in seen or (found[1], recipient.action) in self._heard:
                 continue
             seen.add((found[1], recipient.action))
             delivery = _delivery_of(accepted, *found, recipient)
@@ -69,22 +73,33 @@ class Returns:
                 changes.append(Change(delivery, event, "failed"))
             batch.events.append(event)
         if not batch.events:
-            return True
+            return Heard.REPEATED if named else Heard.NOBODY
         reports, events = self._notifier.reports(message, None, changes)
         batch.messages.extend(reports)
         batch.events.extend(events)
-        await self._spool.commit(batch)
-        self._remember(batch.events)
+        self._remember(seen)
+        try:
+            await self._spool.commit(batch)
+        except BaseException:
+            self._forget(seen)
+            raise
         for report in reports:
             self._admit(report.message, report.content, report.deliveries)
-        return True
+        return Heard.NOTED
 
-    def _remember(self, events: list[Event]) -> None:
-        """Note what was heard: who has a return path must not be able to storm the submitter with one bounce (row H4)."""
-        for event in events:
-            self._heard[event.delivery, event.reason] = None
+    def _remember(self, seen: set[tuple[str, str]]) -> None:
+        """Note what was heard: who has a return path must not be able to storm the submitter with one bounce (row H4).
+
+        Noted before the commit, so that two connections at once do not tell twice.
+        """
+        for one in seen:
+            self._heard[one] = None
         while len(self._heard) > _MAX_HEARD:
             self._heard.popitem(last=False)
+
+    def _forget(self, seen: set[tuple[str, str]]) -> None:
+        for one in seen:
+            self._heard.pop(one, None)
 
     def _event(self, accepted: Event, delivery: Delivery, recipient: ReturnedRecipient, host: str) -> Event:
         found = self._classifier.classify(None, recipient.status or None, recipient.diagnostic)
@@ -138,14 +153,17 @@ def _deliveries_of(accepted: Event) -> dict[str, tuple[str, str]]:
 
 
 def _named(
-    accepted: Event, known: dict[str, tuple[str, str]], wanted_id: str, mailbox: str
+    accepted: Event, known: dict[str, tuple[str, str]], wanted_id: str, recipient: ReturnedRecipient
 ) -> tuple[str, str] | None:
-    """Give the delivery that a recipient block means: the token's own, else the one whose mailbox it names."""
+    """Give the delivery that a recipient block means: the token's own, else the one whose mailbox it names.
+
+    The original recipient decides where it is one of ours: the final one may be where a next hop forwarded it to.
+    """
     if wanted_id in accepted.deliveries:
         return accepted.recipients[accepted.deliveries.index(wanted_id)], wanted_id
     if len(known) == 1:
         return next(iter(known.values()))
-    return known.get(_key(mailbox))
+    return known.get(_key(recipient.original)) or known.get(_key(recipient.mailbox))
 
 
 def _delivery_of(accepted: Event, mailbox: str, delivery_id: str, recipient: ReturnedRecipient) -> Delivery:

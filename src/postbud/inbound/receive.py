@@ -20,7 +20,7 @@ from postbud.model.event import Event, EventKind
 from postbud.model.ids import to_text
 from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Refusal, Why
-from postbud.model.returned import Returned, ReturnedRecipient
+from postbud.model.returned import Heard, Returned, ReturnedRecipient
 from postbud.model.token import Purpose, TokenKeys
 from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
@@ -33,7 +33,12 @@ _PEOPLE = frozenset({"postmaster", "abuse"})
 _MAX_KEPT_FILES = 10_000
 _MAX_REPORT_OCTETS = 10 * 1024 * 1024
 
-Deliver = Callable[[Returned], Awaitable[bool]]
+_UNHEARD = {
+    Heard.UNKNOWN: "which is not known any more",
+    Heard.NOBODY: "naming none of its recipients",
+}
+
+Deliver = Callable[[Returned], Awaitable[Heard]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class InboundGate:
         clock: Callable[[], float],
         log: Log,
     ) -> None:
-        """`deliver` hands a bounce to the worker that accepted the message; it answers whether the message is known."""
+        """`deliver` hands a bounce to the worker that accepted the message; it answers what became of it."""
         self._settings = settings
         self._spool = spool
         self._token_keys = token_keys
@@ -119,11 +124,12 @@ class InboundGate:
                 self.dropped += 1
                 self._log.warning("own_report_returned", about=public_id)
             elif public_id is not None and report is not None and report.kind is ReportKind.DSN:
-                known = await self._deliver(returned(public_id, report))
+                heard = await self._deliver(returned(public_id, report))
                 self.bounces += 1
-                self._log.info("bounce_returned", about=public_id, known=known, reporting_mta=report.reporting_mta)
-                if not known:
-                    await self._note(queue_id, client, recipient, f"dsn about {public_id}, which is not known any more")
+                self._log.info("bounce_returned", about=public_id, heard=heard.value, reporting_mta=report.reporting_mta)
+                why = _UNHEARD.get(heard)
+                if why is not None:
+                    await self._note(queue_id, client, recipient, f"dsn about {public_id}, {why}")
             else:
                 kind = report.kind.value if report is not None else "mail"
                 kept = "" if public_id is not None else await asyncio.to_thread(self._keep, queue_id, content.header, body)
@@ -185,7 +191,11 @@ def returned(public_id: str, report: DsnReport) -> Returned:
         reporting_mta=report.reporting_mta,
         recipients=tuple(
             ReturnedRecipient(
-                mailbox=(one.original or one.final), action=one.action, status=one.status, diagnostic=one.diagnostic
+                mailbox=one.final or one.original,
+                action=one.action,
+                status=one.status,
+                diagnostic=one.diagnostic,
+                original=one.original,
             )
             for one in report.recipients
         ),
