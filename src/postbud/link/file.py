@@ -25,7 +25,7 @@ from postbud.policy.chain import RULES
 
 FOLLOW_SECONDS = 0.25
 _RULE_IDS = frozenset(rule.id for rule in RULES)
-_NAMED_FILE = re.compile(r"^\s*(?:key_file|suppression_file)\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_NAMED_FILE = re.compile(r"\b(?:key_file|suppression_file)[\"']?\s*=\s*[\"']([^\"']+)[\"']")
 _MODES = ("off", "shadow", "enforce")
 _WIDEST = {4: 24, 6: 56}  # a network credential is at most this wide
 
@@ -103,8 +103,18 @@ def load(path: Path, check_key: Callable[[bytes], str | None], *, folder: Path |
     Raises:
         SettingsError: The file is missing, no TOML, or says something that cannot be.
     """
+    return read(path, check_key, folder=folder)[0]
+
+
+def read(path: Path, check_key: Callable[[bytes], str | None], *, folder: Path | None = None) -> tuple[Directory, bytes]:
+    """Load a directory file as `load` does; give the octets that it was read from, too: a moment later the file may differ.
+
+    Raises:
+        SettingsError: As `load`.
+    """
     try:
-        tree = msgspec.toml.decode(path.read_bytes())
+        octets = path.read_bytes()
+        tree = msgspec.toml.decode(octets)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: {error}") from error
     file = convert(tree, DirectoryFile, path.name)
@@ -116,7 +126,7 @@ def load(path: Path, check_key: Callable[[bytes], str | None], *, folder: Path |
                 raise ValueError(f"policy {entry.rule}: no such rule" + (f"; did you mean {near[0]}?" if near else ""))
             if entry.mode not in _MODES:
                 raise ValueError(f"policy {entry.rule}: mode is one of {', '.join(_MODES)}")
-        return Directory.of(
+        directory = Directory.of(
             [_account(entry, folder, check_key) for entry in file.account],
             suppressed=_suppressions(file.suppression_file, folder),
             suppressed_by_account={
@@ -128,6 +138,7 @@ def load(path: Path, check_key: Callable[[bytes], str | None], *, folder: Path |
         )
     except (ValueError, OSError) as error:
         raise SettingsError(f"{path.name}: {error}") from error
+    return directory, octets
 
 
 def _account(entry: AccountEntry, folder: Path, check_key: Callable[[bytes], str | None]) -> Account:
@@ -260,24 +271,24 @@ def load_or_last_good(
         SettingsError: Neither can be had.
     """
     try:
-        directory = load(path, check_key)
+        directory, octets = read(path, check_key)
     except SettingsError as error:
         if not kept.exists():
             raise
         return load(kept, check_key, folder=path.parent), str(error)
     with contextlib.suppress(OSError):  # a full disk: mail waits for a start, and the copy only for a bad file
-        keep(path, kept)
+        keep(octets, kept)
     return directory, None
 
 
-def keep(path: Path, kept: Path) -> None:
-    """Keep a copy of a good directory file (mode 0600), so that a restart does not depend on the file being good then."""
+def keep(octets: bytes, kept: Path) -> None:
+    """Keep what a good directory was read from (mode 0600), so that a restart does not depend on the file being good then."""
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = kept.with_name(f".{kept.name}.{os.getpid()}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(path.read_bytes())
+            file.write(octets)
             file.flush()
             os.fsync(file.fileno())
         part.replace(kept)
@@ -318,11 +329,11 @@ class FileFollower:
                 found = fingerprint(self._path)
                 if found == self._seen:
                     continue
-                directory = await asyncio.to_thread(load, self._path, self._check_key)
+                directory, octets = await asyncio.to_thread(read, self._path, self._check_key)
                 self._seen = found
                 self.problem = None
                 self._replica.replace(directory)
-                await asyncio.to_thread(keep, self._path, self._kept)
+                await asyncio.to_thread(keep, octets, self._kept)
             except SettingsError as error:
                 self._seen = found
                 self.problem = str(error)

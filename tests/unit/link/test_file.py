@@ -1,11 +1,14 @@
 """accounts.toml: what it may say, and what a person hears who said it wrong."""
 
+import asyncio
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from postbud.link.file import load
-from postbud.link.replica import Directory
+from postbud.link.file import FileFollower, fingerprint, load, load_or_last_good
+from postbud.link.replica import Directory, Replica
 from postbud.model.ids import AccountId
 from postbud.model.settings import SettingsError
 
@@ -103,3 +106,76 @@ def test_suppressions_are_mailboxes_with_comments_and_a_bad_line_is_named(tmp_pa
     path.write_text("ann@dest.example\n@nobody\n")
     with pytest.raises(SettingsError, match=r"suppress\.txt line 2"):
         read(tmp_path, "suppression_file = 'suppress.txt'")
+
+
+ONE_KEY = "[[account]]\nid = 'acct_a'\n[[account.domain]]\nname = 'a.example'\n"
+
+
+def writes_meanwhile(path: Path) -> Callable[[bytes], str | None]:
+    """Give a check of keys during which somebody writes the directory file: the load has read it by then."""
+
+    def check(_: bytes) -> str | None:
+        path.write_text("[[account")
+        return None
+
+    return check
+
+
+def test_what_is_kept_is_what_was_loaded_though_the_file_was_written_meanwhile(tmp_path: Path) -> None:
+    path, kept = tmp_path / "accounts.toml", tmp_path / "data" / "directory.toml"
+    good = ONE_KEY + "[[account.domain.dkim]]\nselector = 's1'\nkey_file = 'a.key'\n"
+    path.write_text(good)
+    (tmp_path / "a.key").write_bytes(b"key")
+    directory, problem = load_or_last_good(path, kept, writes_meanwhile(path))
+    assert (load_key(directory), problem) == ((b"key", None), None)
+    assert kept.read_text() == good
+    assert kept.stat().st_mode & 0o077 == 0
+    again, problem = load_or_last_good(path, kept, lambda _: None)
+    assert load_key(again) == (b"key", None)
+    assert "accounts.toml" in (problem or "")
+
+
+def test_what_the_follower_keeps_is_what_it_loaded(tmp_path: Path) -> None:
+    path, kept = tmp_path / "accounts.toml", tmp_path / "directory.toml"
+    path.write_text("")
+    good = ONE_KEY + "[[account.domain.dkim]]\nselector = 's1'\nkey_file = 'a.key'\n"
+    (tmp_path / "a.key").write_bytes(b"key")
+    replica, problems = Replica(load(path, lambda _: None)), list[str]()
+    follower = FileFollower(path, kept, replica, writes_meanwhile(path), problems.append, seen=fingerprint(path))
+
+    async def follow() -> None:
+        task = asyncio.create_task(follower.run())
+        path.write_text(good)
+        async with asyncio.timeout(10):
+            while not problems:
+                await asyncio.sleep(0.02)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(follow())
+    assert load_key(replica.directory) == (b"key", None)
+    assert kept.read_text() == good
+
+
+@pytest.mark.parametrize(
+    "names_it",
+    [
+        "[[account.domain.dkim]]\nselector = 's1'\nkey_file = 'keys/signing'",
+        "dkim = [{selector = 's1', key_file = 'keys/signing'}]",
+        "dkim = [{selector = 's1', \"key_file\" = 'keys/signing'}]",
+    ],
+)
+def test_a_key_file_of_any_name_is_watched_however_it_is_named(tmp_path: Path, names_it: str) -> None:
+    path, key = tmp_path / "accounts.toml", tmp_path / "keys" / "signing"
+    path.write_text(ONE_KEY + names_it + "\n")
+    key.parent.mkdir()
+    key.write_bytes(b"old")
+    assert load_key(load(path, lambda _: None)) == (b"old", None)
+    before = fingerprint(path)
+    assert fingerprint(path) == before
+    key.write_bytes(b"newer")
+    after = fingerprint(path)
+    assert after != before
+    key.unlink()
+    assert fingerprint(path) != after
