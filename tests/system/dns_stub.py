@@ -85,6 +85,8 @@ class DnsStub(asyncio.DatagramProtocol):
                 return [octets[:2] + b"\xff" * 20]
             case "SERVFAIL" | "REFUSED" | "NXDOMAIN":
                 answer.set_rcode(dns.rcode.from_text(fault))
+                if fault == "NXDOMAIN":
+                    self._say_how_long(answer, name)
                 return [answer.to_wire()]
             case "TRUNCATE" if transport == "udp":
                 answer.flags |= dns.flags.TC
@@ -114,3 +116,9 @@ class DnsStub(asyncio.DatagramProtocol):
             records = found if isinstance(found, list) else []
         if not any(known == name for known, _ in self.zone):
             answer.set_rcode(dns.rcode.NXDOMAIN)
+        self._say_how_long(answer, name)
+
+    def _say_how_long(self, answer: dns.message.Message, name: str) -> None:
+        """Give a no its SOA record, which bounds how long it is believed (RFC 2308)."""
+        soa = f"ns.example. host.example. 1 3600 600 86400 {self.ttl}"
+        answer.authority.append(dns.rrset.from_text(name.rpartition(".")[2] + ".", self.ttl, "IN", "SOA", soa))

@@ -219,10 +219,10 @@ class _Session:
         self.tls = True
 
     async def content(self) -> None:
-        script, content = self.sink.script, b""
+        script, content = self.sink.script, bytearray()
         cut = next((script[key] for key in ("content_close", "content_reset", "content_hang") if key in script), None)
         early = script.get("early")
-        while not (b"\r\n" + content).endswith(b"\r\n.\r\n"):
+        while not (content.endswith(b"\r\n.\r\n") or content == b".\r\n"):
             if cut is not None and len(content) >= cut:
                 await self.end(
                     next(
@@ -238,22 +238,22 @@ class _Session:
                 content += await self.reader.readexactly(1)
             else:
                 content += await self.reader.readuntil(b"\n") if len(content) < 1 << 20 else await self.reader.read(1 << 16)
-        content = content[:-3]
-        if content.startswith(b"."):
-            content = content[1:]
-        content = content.replace(b"\r\n.", b"\r\n")
+        whole = bytes(content[:-3])
+        if whole.startswith(b"."):
+            whole = whole[1:]
+        whole = whole.replace(b"\r\n.", b"\r\n")
         action = self.sink.action("end")
         self.sink.record(
             {
                 "at": time.time(),
                 "mail": self.mail,
                 "recipients": self.recipients,
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "octets": len(content),
+                "sha256": hashlib.sha256(whole).hexdigest(),
+                "octets": len(whole),
                 "helo": self.helo,
                 "tls": self.tls,
                 "reply": action.get("reply", action.get("raw", "")),
-                "content": content,
+                "content": whole,
             }
         )
         await self.act(action)
