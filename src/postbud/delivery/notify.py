@@ -15,7 +15,11 @@ from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
 from postbud.model.event import Event, EventKind
 from postbud.model.ids import CredentialId, EventId, IdSource, ServerId
+from postbud.model.text import printable
 from postbud.spool.values import NewMessage
+
+_MAX_MESSAGE_ID = 900
+_CLASS = {Action.FAILED: 5, Action.DELAYED: 4, Action.RELAYED: 2, Action.DELIVERED: 2, Action.EXPANDED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Notifier:
             recipients=[_reported(delivery, action) for delivery in deliveries],
             message_id=f"{message_id}@{host}",
             at=at,
-            original_header=content.header if content is not None else b"",
+            original_header=content.header if content is not None else _remembered(message),
             original_body=body,
             full=message.ret_full is True and action is Action.FAILED and body is not None,
             arrived_at=message.received_at,
@@ -131,18 +135,21 @@ def _reported(delivery: Delivery, action: Action) -> DsnRecipient:
         remote_mta=delivery.last_host or None,
         diagnostic=delivery.last_reply or None,
         last_attempt_at=datetime.fromtimestamp(delivery.last_attempt_at, UTC) if delivery.last_attempt_at else None,
-        will_retry_until=datetime.fromtimestamp(delivery.expires_at, UTC) if action is Action.DELAYED else None,
+        will_retry_until=datetime.fromtimestamp(delivery.expires_at, UTC) if delivery.state is State.QUEUED else None,
     )
 
 
+def _remembered(message: Message) -> bytes:
+    """Give what is left of the header section when the content is gone: enough for a program to find the message."""
+    return f"Message-ID: {printable(message.message_id, _MAX_MESSAGE_ID)}\r\n".encode() if message.message_id else b""
+
+
 def _status(delivery: Delivery, action: Action) -> str:
-    if action is Action.RELAYED:
-        return "2.0.0"
     if delivery.state is State.EXPIRED:
         return "4.4.7"
     words = delivery.last_reply.split(" ", 2)
     for word in words[:2]:
         parts = word.split(".")
         if len(parts) == 3 and all(part.isdigit() for part in parts):
-            return f"4.{parts[1]}.{parts[2]}" if action is Action.DELAYED else word
-    return "4.0.0" if action is Action.DELAYED else "5.0.0"
+            return f"{_CLASS[action]}.{parts[1]}.{parts[2]}" if action is not Action.FAILED else word
+    return f"{_CLASS[action]}.0.0"

@@ -22,7 +22,7 @@ _MAX_TRANSCRIPT = 8192
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one outcome did to one delivery. `notice` names the DSN that is owed: failed, delayed, relayed; or None."""
+    """What one outcome did to one delivery. `notice` names the DSN that is owed by its action (RFC 3464 s2.3.3); or None."""
 
     delivery: Delivery
     event: Event

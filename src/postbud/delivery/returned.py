@@ -1,18 +1,24 @@
 """A bounce came back after we delivered: note it on the delivery's account and tell whom the next hop could not.
 
 The delivery stays `delivered` (P3: one final state); the event is `dsn_received`. Since the reverse-path on the wire was
-ours, the submitter's own reverse-path gets a DSN from us; else the bounce would end here.
+ours, the submitter's own reverse-path gets a DSN from us, if it asked for one of that action (RFC 3461 s4.1, s6); else the
+report would end here. What was asked stands in the `accepted` event, since the message is gone; so is its content, and RET
+cannot be honoured (what a stranger calls our message is not passed on under our signature).
 """
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from postbud.bounce.classify import Classifier
 from postbud.delivery.notify import Notifier
 from postbud.delivery.record import Change, owes
+from postbud.mime.dsn import Action
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
+from postbud.model.envelope import Notify
 from postbud.model.event import Event, EventKind
 from postbud.model.ids import AccountId, CredentialId, DeliveryId, EventId, MessageId, ServerId
 from postbud.model.mailbox import Mailbox, MailboxError
@@ -21,8 +27,18 @@ from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch
 
 FindAccepted = Callable[[str], Awaitable[Event | None]]
-_FAILED = "failed"
+_PASSED_ON = frozenset(action.value for action in Action)
 _MAX_HEARD = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One recipient as the `accepted` event knows it."""
+
+    mailbox: str
+    id: str
+    notify: str
+    orcpt: str
 
 
 class Returns:
@@ -55,22 +71,22 @@ class Returns:
         message = _message_of(accepted)
         batch = Batch()
         changes: list[Change] = []
-        known = _deliveries_of(accepted)
+        known = _recipients_of(accepted)
         seen: set[tuple[str, str]] = set()
         named = False
         for recipient in returned.recipients:
-            found = _named(accepted, known, returned.id, recipient)
+            found = _named(known, returned.id, recipient)
             if found is None:
                 continue
             named = True
-            if (found[1], recipient.action) in seen or (found[1], recipient.action) in self._heard:
+            key = (found.id, recipient.action)
+            if key in seen or key in self._heard:
                 continue
-            seen.add((found[1], recipient.action))
-            delivery = _delivery_of(accepted, *found, recipient)
+            seen.add(key)
+            delivery = _delivery_of(accepted, found, recipient, returned.reporting_mta)
             event = self._event(accepted, delivery, recipient, returned.reporting_mta)
-            failed = recipient.action == _FAILED and owes(message, delivery, "failed")
-            if failed:
-                changes.append(Change(delivery, event, "failed"))
+            if recipient.action in _PASSED_ON and owes(message, delivery, recipient.action):
+                changes.append(Change(delivery, event, recipient.action))
             batch.events.append(event)
         if not batch.events:
             return Heard.REPEATED if named else Heard.NOBODY
@@ -143,41 +159,52 @@ def _message_of(accepted: Event) -> Message:
         size_octets=accepted.size_octets,
         subject=accepted.subject,
         message_id=accepted.message_id,
+        envid=accepted.envid or None,
     )
 
 
-def _deliveries_of(accepted: Event) -> dict[str, tuple[str, str]]:
-    """Give mailbox and delivery id of each recipient, by the mailbox's key."""
-    pairs = zip(accepted.recipients, accepted.deliveries, strict=False)
-    return {_key(mailbox): (mailbox, delivery_id) for mailbox, delivery_id in pairs}
+def _recipients_of(accepted: Event) -> list[Accepted]:
+    told = zip_longest(accepted.recipients, accepted.deliveries, accepted.notify, accepted.orcpt, fillvalue="")
+    return [Accepted(*one) for one in told]
 
 
-def _named(
-    accepted: Event, known: dict[str, tuple[str, str]], wanted_id: str, recipient: ReturnedRecipient
-) -> tuple[str, str] | None:
-    """Give the delivery that a recipient block means: the token's own, else the one whose mailbox it names.
+def _named(known: list[Accepted], wanted_id: str, recipient: ReturnedRecipient) -> Accepted | None:
+    """Give the recipient that a block means: the token's own, else the only one, else the one that it names.
 
     The original recipient decides where it is one of ours: the final one may be where a next hop forwarded it to.
     """
-    if wanted_id in accepted.deliveries:
-        return accepted.recipients[accepted.deliveries.index(wanted_id)], wanted_id
+    own = next((one for one in known if one.id == wanted_id), None)
+    if own is not None:
+        return own
     if len(known) == 1:
-        return next(iter(known.values()))
-    return known.get(_key(recipient.original)) or known.get(_key(recipient.mailbox))
+        return known[0]
+    original, final = _key(recipient.original), _key(recipient.mailbox)
+    by_orcpt = next((one for one in known if original and one.orcpt and _key(one.orcpt.partition(";")[2]) == original), None)
+    if by_orcpt is not None:
+        return by_orcpt
+    by_mailbox = {_key(one.mailbox): one for one in known}
+    return by_mailbox.get(original) or by_mailbox.get(final)
 
 
-def _delivery_of(accepted: Event, mailbox: str, delivery_id: str, recipient: ReturnedRecipient) -> Delivery:
+def _delivery_of(accepted: Event, found: Accepted, recipient: ReturnedRecipient, host: str) -> Delivery:
     at = accepted.at.timestamp()
+    kind, _, said = recipient.diagnostic.partition(";")
+    spoken = kind.strip().lower() == "smtp"  # else it is no reply of a host, and the report quotes it as it is
+    said = said.strip() if spoken else recipient.diagnostic
+    with_status = recipient.status in said.split(" ", 2)[:2] or not recipient.status
     return Delivery(
-        id=DeliveryId(delivery_id),
+        id=DeliveryId(found.id),
         message_id=MessageId(accepted.message),
-        mailbox=mailbox,
-        domain=mailbox.rpartition("@")[2],
+        mailbox=found.mailbox,
+        domain=found.mailbox.rpartition("@")[2],
         due_at=at,
         expires_at=at,
         created_at=at,
         state=State.DELIVERED,
-        last_reply=" ".join(part for part in (recipient.status, recipient.diagnostic) if part),
+        notify=Notify.of(found.notify),
+        orcpt=found.orcpt or None,
+        last_reply=said if with_status else f"{recipient.status} {said}".rstrip(),
+        last_host=host if spoken else "",
     )
 
 

@@ -31,6 +31,7 @@ class Action(Enum):
     DELAYED = "delayed"
     RELAYED = "relayed"
     DELIVERED = "delivered"
+    EXPANDED = "expanded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,14 @@ _SUBJECTS = {
     Action.DELAYED: "Your message is delayed",
     Action.RELAYED: "Your message was passed on",
     Action.DELIVERED: "Your message was delivered",
+    Action.EXPANDED: "Your message was delivered to a list",
 }
 _OPENINGS = {
     Action.FAILED: "Your message could not be delivered to the recipients below, and we stopped trying.",
     Action.DELAYED: "Your message could not be delivered to the recipients below yet. We keep trying; no need to send again.",
     Action.RELAYED: "Your message was passed on for the recipients below, to a system that does not report delivery itself.",
     Action.DELIVERED: "Your message was delivered to the recipients below.",
+    Action.EXPANDED: "Your message was delivered to the recipients below, which are lists that pass it on.",
 }
 
 

@@ -25,6 +25,22 @@ class Notify(msgspec.Struct, frozen=True, omit_defaults=True):
     delay: bool = True
     said: bool = False
 
+    @property
+    def words(self) -> str:
+        """The parameter's value; empty when nothing was said."""
+        if self.never or not self.said:
+            return "NEVER" if self.never else ""
+        wishes = (("SUCCESS", self.success), ("FAILURE", self.failure), ("DELAY", self.delay))
+        return ",".join(word for word, wished in wishes if wished) or "NEVER"
+
+    @classmethod
+    def of(cls, words: str) -> "Notify":
+        """Give back what `words` was made of."""
+        if not words:
+            return DEFAULT_NOTIFY
+        said = words.split(",")
+        return cls("NEVER" in said, "SUCCESS" in said, "FAILURE" in said, "DELAY" in said, said=True)
+
 
 DEFAULT_NOTIFY = Notify()
 

@@ -46,6 +46,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     size_octets: int = 0
     recipients: tuple[str, ...] = ()  # `accepted` only
     deliveries: tuple[str, ...] = ()  # `accepted` only, ids in the order of `recipients`
+    notify: tuple[str, ...] = ()  # `accepted` only, NOTIFY of each of `recipients` when any said it
+    orcpt: tuple[str, ...] = ()  # `accepted` only, ORCPT of each of `recipients` when any said it
+    envid: str = ""  # `accepted` only
     list: str = ""
     campaign: str = ""
     tag: str = ""

@@ -21,7 +21,7 @@ from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
 from postbud.model.envelope import Client, Envelope, MailParameters, Recipient
 from postbud.model.event import Event, EventKind
-from postbud.model.ids import MessageId, to_octets
+from postbud.model.ids import AccountId, MessageId, to_octets
 from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Refusal, Why
 from postbud.model.token import Purpose, TokenKeys
@@ -50,6 +50,7 @@ class SubmissionSettings:
     size_limit_octets: int = 50 * 1024 * 1024
     recipients_limit: int = 1000
     expire_after_seconds: float = 4 * _DAY_SECONDS
+    held_octets_per_account: int = 1 << 30  # in this worker
 
 
 Admit = Callable[[Message, Content, Sequence[Delivery]], None]
@@ -67,6 +68,7 @@ class SubmissionGate:
         spool: Spool,
         token_keys: TokenKeys,
         caps: HourlyCaps,
+        held_octets: Callable[[AccountId], int],
         admit: Admit,
         clock: Callable[[], float],
         log: Log,
@@ -76,6 +78,7 @@ class SubmissionGate:
         self._spool = spool
         self._token_keys = token_keys
         self._caps = caps
+        self._held_octets = held_octets
         self._admit = admit
         self._clock = clock
         self._log = log
@@ -98,12 +101,12 @@ class SubmissionGate:
         """Refuse who may not send now (status, design §2)."""
         self._grant(identity)
 
-    def mail(
-        self, identity: object, _client: Client, reverse_path: Mailbox | None, _parameters: MailParameters
-    ) -> None:
+    def mail(self, identity: object, _client: Client, reverse_path: Mailbox | None, _parameters: MailParameters) -> None:
         """Judge a reverse-path (policy C7): with a bounce domain it is replaced, without one it is the account's own."""
         grant = self._grant(identity)
         self._caps.check(grant.credential)
+        if self._held_octets(grant.account.id) >= self._settings.held_octets_per_account:
+            raise Refusal(Why.NO_SPACE, "too much mail of this account is on hold; release or cancel it, then send again")
         if reverse_path is None:
             if not grant.credential.allow_null_reverse_path:
                 raise Refusal(Why.NOT_ALLOWED, "this credential may not send with the null reverse-path")
@@ -158,8 +161,18 @@ class SubmissionGate:
             tls=client.tls,
         )
         content = Content(trace + content.header, content.body, content.facts)
-        message = self._message(grant, client, envelope, content, context, message_id, fixed.message_id, from_mailboxes[0], at,
-                                subject=decode_words(section.value(b"subject") or b"")[:_MAX_SUBJECT])
+        message = self._message(
+            grant,
+            client,
+            envelope,
+            content,
+            context,
+            message_id,
+            fixed.message_id,
+            from_mailboxes[0],
+            at,
+            subject=decode_words(section.value(b"subject") or b"")[:_MAX_SUBJECT],
+        )
         deliveries = self._deliveries(message, envelope, context, now)
         batch = self._batch(message, content, deliveries, ruling)
         self._grant(identity)  # status once more, just before the commit
@@ -304,6 +317,9 @@ class SubmissionGate:
             size_octets=message.size_octets,
             recipients=tuple(delivery.mailbox for delivery in deliveries),
             deliveries=tuple(delivery.id for delivery in deliveries),
+            notify=tuple(each.notify.words for each in deliveries) if any(each.notify.said for each in deliveries) else (),
+            orcpt=tuple(each.orcpt or "" for each in deliveries) if any(each.orcpt for each in deliveries) else (),
+            envid=message.envid or "",
             list=message.list or "",
             campaign=message.campaign or "",
             tag=message.tag or "",

@@ -7,7 +7,6 @@ about the recipient, 421 is about the site. 4yz and 5yz are told by the first di
 
 from enum import Enum
 
-from postbud.model.envelope import Notify
 from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome, Peer, Reply, Scope
 from postbud.wire.client import Stage
 from postbud.wire.extensions import Extensions
@@ -230,18 +229,11 @@ def rcpt_line(recipient: RecipientLine, offered: Extensions) -> bytes:
     line = f"RCPT TO:<{recipient.mailbox}>"
     if "DSN" in offered.words:
         if recipient.notify.said:
-            line += f" NOTIFY={_notify(recipient.notify)}"
+            line += f" NOTIFY={recipient.notify.words}"
         if recipient.orcpt is not None:
             kind, _, address = recipient.orcpt.partition(";")
             line += f" ORCPT={kind};{xtext(address)}"
     return line.encode() + b"\r\n"
-
-
-def _notify(notify: Notify) -> str:
-    if notify.never:
-        return "NEVER"
-    wishes = (("SUCCESS", notify.success), ("FAILURE", notify.failure), ("DELAY", notify.delay))
-    return ",".join(word for word, wished in wishes if wished) or "NEVER"
 
 
 def xtext(text: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from postbud.model.content import BodyFacts, Content
 from postbud.model.delivery import FINAL, TRANSITIONS, State
+from postbud.model.envelope import DEFAULT_NOTIFY, Notify
 from postbud.model.event import Event, EventKind
 from postbud.model.outcome import Reply
 from postbud.model.refusal import Refusal, Why
@@ -110,6 +111,23 @@ def test_an_event_and_a_returned_report_read_back() -> None:
     assert msgspec.json.decode(msgspec.json.encode(event), type=Event) == event
     report = Returned("msg", (ReturnedRecipient("a@b.dk", "failed"),))
     assert msgspec.convert(msgspec.to_builtins(report), Returned) == report
+
+
+def test_what_was_accepted_keeps_what_the_submitter_asked_and_nothing_when_nothing_was() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    plain = Event(id="evt", kind=EventKind.ACCEPTED, at=at, recipients=("a@b.dk",), deliveries=("dlv_1",))
+    assert {"notify", "orcpt", "envid"} & msgspec.json.decode(msgspec.json.encode(plain)).keys() == set()
+    asked = msgspec.structs.replace(plain, notify=("NEVER",), orcpt=("rfc822;c@d.dk",), envid="QQ+17")
+    assert msgspec.json.decode(msgspec.json.encode(asked), type=Event) == asked
+
+
+@pytest.mark.parametrize("words", ["", "NEVER", "SUCCESS", "FAILURE", "DELAY", "SUCCESS,FAILURE", "SUCCESS,FAILURE,DELAY"])
+def test_notify_reads_back_from_its_words(words: str) -> None:
+    notify = Notify.of(words)
+    assert notify.words == words
+    assert notify.never is (words == "NEVER")
+    assert (notify == DEFAULT_NOTIFY) is (words == "")
+    assert Notify(failure=False, delay=False, said=True).words == "NEVER"
 
 
 def test_hidden_characters_and_mixed_scripts_deceive() -> None:
