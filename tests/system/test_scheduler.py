@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from postbud.app.parts import shipped_classifier
 from postbud.delivery.attempt import Attempts, DeliveryCounters
 from postbud.delivery.cache import ContentCache
+from postbud.delivery.held import HeldOctets
 from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
 from postbud.delivery.record import Recorder
@@ -122,9 +123,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, server: Choosy, *, active_limit: int = 20_000, connections: int = 20
-) -> AsyncIterator[Bench]:
+async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, connections: int = 20) -> AsyncIterator[Bench]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     spool = await Spool.open(folder / "spool", SpoolSettings(reserve_octets=1, reserve_inodes=1))
@@ -143,16 +142,17 @@ async def running(
     bugs: list[str] = []
     executor = ThreadPoolExecutor(1)
     signer = Signer(replica, executor, time.time)
+    held = HeldOctets()
     attempts = Attempts(
         spool, replica, signer, recorder, notifier, ContentCache(),
         lambda message, deliveries: scheduler.admit(message, deliveries),  # noqa: PLW0108 (it is made below)
-        time.time, DeliveryCounters(), log,
+        time.time, DeliveryCounters(), held, log,
     )  # fmt: skip
     scheduler = Scheduler(
         spool, egress, attempts, SchedulerSettings(active_limit=active_limit), time.time,
         lambda what, error: bugs.append(f"{what}: {error!r}"),
     )  # fmt: skip
-    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, time.time)
+    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, time.time)
     task = asyncio.get_running_loop().create_task(scheduler.run())
     try:
         yield Bench(spool, scheduler, holds, notifier, bugs)
@@ -235,8 +235,8 @@ async def test_a_bounce_is_recorded_with_its_report_while_the_disk_is_below_its_
 async def test_a_damaged_content_is_set_aside_and_not_tried_again(tmp_path: Path) -> None:
     server = Choosy()
     async with running(tmp_path, server) as bench:
-        await bench.put("u@x.example")
-        await bench.put("v@x.example")
+        await bench.put("u@x.example", due_in=1.5)
+        await bench.put("v@x.example", due_in=1.5)
         await bench.spool.run(
             lambda connection: connection.execute(
                 "UPDATE message SET body = x'00' WHERE key = (SELECT min(key) FROM message)"

@@ -64,6 +64,7 @@ class RelayTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay_notice_after_seconds: float = 14400.0
     drain_seconds: float = 30.0
     active_deliveries: int = 20000
+    held_octets_per_account: int = 1024 * MIB
     connections_per_site: int = 20
     messages_per_connection: int = 100
     allow_private_networks: list[str] = []
@@ -215,6 +216,7 @@ def _check_numbers(relay: RelayTable, name: str) -> None:
         "relay.retry_first_seconds": relay.retry_first_seconds,
         "relay.expire_after_seconds": relay.expire_after_seconds,
         "relay.active_deliveries": relay.active_deliveries,
+        "relay.held_octets_per_account": relay.held_octets_per_account,
         "relay.connections_per_site": relay.connections_per_site,
         "relay.messages_per_connection": relay.messages_per_connection,
         "relay.timeout_scale": relay.timeout_scale,

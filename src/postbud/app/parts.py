@@ -22,6 +22,7 @@ from postbud.app.translate import egress_settings, limits, listener_settings, re
 from postbud.bounce.classify import Classifier
 from postbud.delivery.attempt import Attempts, DeliveryCounters
 from postbud.delivery.cache import ContentCache
+from postbud.delivery.held import HeldOctets
 from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
 from postbud.delivery.record import Recorder
@@ -109,12 +110,13 @@ def wire(
     notifier = Notifier(NotifySettings(settings.hostname, schedule.expire_after_seconds), replica, spool.ids, clock)
     signer = Signer(replica, executor, clock)
     counters = DeliveryCounters()
+    held = HeldOctets()
     egress = Egress(egress_settings(settings), dice=dice, clock=time.monotonic)
     admitting: list[Scheduler] = []
     attempts = Attempts(
         spool, replica, signer, recorder, notifier, cache,
         lambda message, deliveries: admitting[0].admit(message, deliveries),  # noqa: PLW0108 (it is made below)
-        clock, counters, log,
+        clock, counters, held, log,
     )  # fmt: skip
     scheduler = Scheduler(
         spool, egress, attempts,
@@ -136,8 +138,9 @@ def wire(
             size_limit_octets=relay.size_limit_octets,
             recipients_limit=relay.recipients_limit,
             expire_after_seconds=relay.expire_after_seconds,
+            held_octets_per_account=max(1, relay.held_octets_per_account // settings.workers),
         ),
-        replica, spool, token_keys, caps, admit, clock, log,
+        replica, spool, token_keys, caps, held.of, admit, clock, log,
     )  # fmt: skip
     returns = Returns(spool, notifier, classifier, spool.accepted_event, admit, spool.ids.event, clock)
     inbound = InboundGate(
@@ -158,15 +161,14 @@ def wire(
         )
         for one in listening
     ]
-    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, clock)
-    telemetry = settings.config.telemetry
+    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, clock)
     shipper = FileShipper(
         ShipSettings(
             folder=settings.data / "events",
             name=f"worker-{index}",
             spool_id=spool.spool_id,
-            file_octets=telemetry.event_file_octets,
-            files=telemetry.event_files,
+            file_octets=settings.config.telemetry.event_file_octets,
+            files=settings.config.telemetry.event_files,
             keep_seconds=settings.config.spool.event_days * 86400,
         ),
         spool.events_after, spool.prune_events, clock,

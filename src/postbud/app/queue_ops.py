@@ -67,7 +67,9 @@ def handlers(parts: Parts) -> dict[str, Handler]:
             "release": parts.holds.release,
             "cancel": parts.holds.cancel,
         }
-        return {"changed": await actions[request["op"]](wanted)}
+        changed = await actions[request["op"]](wanted)
+        parts.review_wanted = True  # what an account has on hold is counted anew
+        return {"changed": changed}
 
     async def numbers(_: dict[str, Any]) -> dict[str, Any]:
         return {"numbers": await gather_numbers(parts), "lanes": parts.scheduler.lanes()}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from postbud.delivery.cache import ContentCache
+from postbud.delivery.held import HeldOctets
 from postbud.delivery.lane import Active
 from postbud.delivery.notify import Notifier
 from postbud.delivery.record import Change, Recorder
@@ -60,6 +61,7 @@ class Attempts:
         admit: Callable[[Message, Sequence[Delivery]], None],
         clock: Callable[[], float],
         counters: DeliveryCounters,
+        held: HeldOctets,
         log: Log,
     ) -> None:
         self._spool = spool
@@ -71,6 +73,7 @@ class Attempts:
         self._admit = admit
         self._clock = clock
         self._counters = counters
+        self._held = held
         self._log = log
 
     async def run(self, connection: Connection, batch: list[Active]) -> None:
@@ -128,6 +131,7 @@ class Attempts:
         ]
         await self._commit(Batch(updates=[active.delivery for active in changed], events=events))
         self._counters.held += len(changed)
+        self._held.add(changed[0].message)
 
     # -- parts ------------------------------------------------------------------------------------------------------------
 
@@ -155,9 +159,7 @@ class Attempts:
         stored = await self._spool.content(message.id)
         return stored.content, stored.signatures
 
-    async def _fit(
-        self, connection: Connection, message: Message, content: Content, fields: bytes
-    ) -> tuple[Content, bytes]:
+    async def _fit(self, connection: Connection, message: Message, content: Content, fields: bytes) -> tuple[Content, bytes]:
         """Re-encode 8-bit content for a next hop without 8BITMIME, and sign what is then sent."""
         if not content.facts.eight_bit or connection.offers("8BITMIME"):
             return content, fields
@@ -196,8 +198,9 @@ class Attempts:
         changes = [
             self._recorder.apply(message, active.delivery, outcome) for active, outcome in zip(batch, outcomes, strict=True)
         ]
-        if content is None and any(change.notice for change in changes):
-            content = await self._content_or_none(message)
+        if any(change.notice for change in changes):
+            content = content if content is not None else await self._content_or_none(message)
+            content = await self._notifier.returnable(message, content, changes)
         reports, report_events = self._notifier.reports(message, content, changes)
         remains = any(change.delivery.state is State.QUEUED for change in changes)
         await self._commit(
@@ -250,5 +253,3 @@ def _seven_bit(content: Content) -> Content | None:
     body = content.body if isinstance(content.body, bytes) else content.body.read_bytes()
     encoded = to_quoted_printable(content.header, body, seven_bit=True)
     return Content(encoded[0], encoded[1], scan_body(encoded[1])) if encoded is not None else None
-
-

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from postbud.delivery.held import HeldOctets
 from postbud.delivery.notify import Notifier
 from postbud.delivery.record import Change, Recorder
 from postbud.delivery.scheduler import Scheduler
@@ -42,6 +43,7 @@ class Holds:
         recorder: Recorder,
         notifier: Notifier,
         has_key: Callable[[Message], bool],
+        held: HeldOctets,
         clock: Callable[[], float],
     ) -> None:
         self._spool = spool
@@ -50,11 +52,22 @@ class Holds:
         self._recorder = recorder
         self._notifier = notifier
         self._has_key = has_key
+        self._held = held
         self._clock = clock
 
     async def review(self) -> int:
         """Go over everything held: release what nothing holds any more, expire what was held too long."""
-        return await self._walk(Filter(held=True), self._review_one)
+        recount = self._held.recount()
+
+        def review(message: Message, delivery: Delivery) -> Decision | None:
+            decision = self._review_one(message, delivery)
+            if delivery.held_by and (decision is None or decision.change is None):
+                recount.see(message)
+            return decision
+
+        changed = await self._walk(Filter(held=True), review)
+        recount.finish()
+        return changed
 
     async def hold(self, wanted: Filter) -> int:
         """Hold by an operator's word what is queued and not under way."""
@@ -105,6 +118,7 @@ class Holds:
             if decision.change.notice is not None:
                 with suppress(Damaged, Unknown):
                     content = (await self._spool.content(message.id)).content
+                    content = await self._notifier.returnable(message, content, [decision.change])
             reports, events = self._notifier.reports(message, content, [decision.change])
             batch.messages.extend(reports)
             batch.events.extend(events)
