@@ -53,12 +53,14 @@ def sink(reporting: Pair) -> Recorder:
 class Case:
     """One message and what its sender hears."""
 
-    def __init__(self, relay: Relay, sink: Recorder, *recipients: str, mail: str = "", rcpt: str = "") -> None:
+    def __init__(
+        self, relay: Relay, sink: Recorder, *recipients: str, mail: str = "", rcpt: str = "", octets: int = 1024
+    ) -> None:
         self.relay, self.sink = relay, sink
         self.id = new_test_id()
         self.sender = f"from-{self.id}@acme.example"
         self.mailboxes = [each.replace("@", f"{self.id}@") for each in recipients]
-        self.content = make_content(self.id)
+        self.content = make_content(self.id, octets)
         self.message = queued_id(
             submit(
                 relay.ports["cleartext"], self.content, self.mailboxes, mail_parameters=mail, rcpt_parameters=rcpt,
@@ -154,6 +156,17 @@ def test_who_asks_for_full_content_gets_it_back(relay: Relay, sink: Recorder) ->
     assert report.returned.get_content_type() == "message/rfc822"
     assert b"lazy dog" in report.octets
     assert Case(relay, sink, "rcpt-550-@dest.example", mail=" RET=HDRS").report().octets.count(b"lazy dog") == 0
+
+
+@pytest.mark.parametrize(("octets", "kind"), [(200_000, "message/rfc822"), (300_000, "text/rfc822-headers")])
+def test_full_content_comes_back_up_to_256_kib_and_beyond_it_the_header_only(
+    relay: Relay, sink: Recorder, octets: int, kind: str
+) -> None:
+    case = Case(relay, sink, "rcpt-550-@dest.example", mail=" RET=FULL", octets=octets)
+    report = case.report()
+    assert report.returned.get_content_type() == kind
+    assert (len(report.octets) > octets) is (kind == "message/rfc822")
+    assert case.id.encode() in report.octets
 
 
 def test_envelope_id_and_original_recipient_come_back_decoded(relay: Relay, sink: Recorder) -> None:

@@ -3,13 +3,14 @@
 Knows how a report becomes a message of `acct_system`; the text is built in `mime.dsn`. Never answers a null reverse-path.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from postbud.delivery.record import Change
 from postbud.link.replica import Replica
-from postbud.mime.dsn import Action, DsnRecipient, build_dsn
+from postbud.mime.dsn import MAX_RETURNED_OCTETS, Action, DsnRecipient, build_dsn
 from postbud.model.account import SYSTEM_ACCOUNT
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
@@ -38,6 +39,21 @@ class Notifier:
         self._replica = replica
         self._ids = ids
         self._clock = clock
+
+    async def returnable(self, message: Message, content: Content | None, changes: Sequence[Change]) -> Content | None:
+        """Give a content with its body in memory if a report is to return it whole; RET=FULL counts for failures only.
+
+        What is beyond `MAX_RETURNED_OCTETS` comes back as its header section, so its file is not read: a report must not
+        cost more than the mail that it is about, and the submitter has the original.
+        """
+        if content is None or isinstance(content.body, bytes) or not message.ret_full or content.octets > MAX_RETURNED_OCTETS:
+            return content
+        if not any(change.notice == Action.FAILED.value for change in changes):
+            return content
+        try:
+            return replace(content, body=await asyncio.to_thread(content.body.read_bytes))
+        except OSError:  # the header section still tells which message it was
+            return content
 
     def reports(
         self, message: Message, content: Content | None, changes: Sequence[Change]

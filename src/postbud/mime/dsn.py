@@ -18,7 +18,7 @@ from postbud.mime.date import format_date
 from postbud.model.content import Content
 from postbud.model.text import printable
 
-MAX_RETURNED_OCTETS = 64 * 1024  # a larger original comes back as its header section only
+MAX_RETURNED_OCTETS = 256 * 1024  # a larger original comes back as its header section only
 MAX_DIAGNOSTIC = 500  # characters
 MAX_VALUE = 900  # octets of a field that is not folded inside a word
 _XTEXT = re.compile(r"[^!-*,-<>-\[\]-~]")
@@ -84,7 +84,7 @@ def build_dsn(
 
     `reporting_mta` is our host name, `sender` the mailbox in From, `to` the original reverse-path, `message_id` without
     angle brackets, `subject` the original's (decoded) for the person to recognise it. `full` returns the whole original if
-    it is at most 64 KiB and `original_body` is given. `smtputf8`: the original needed SMTPUTF8, so its sender can read
+    it is at most 256 KiB and `original_body` is given. `smtputf8`: the original needed SMTPUTF8, so its sender can read
     message/global types (RFC 6533).
     """
     headline = min((recipient.action for recipient in recipients), key=list(Action).index)
