@@ -142,6 +142,28 @@ def test_queued_mail_is_held_by_the_status_and_goes_when_it_is_lifted(
     assert len([record for record in sink.received() if record["test_id"] == test_id]) == 1
 
 
+def remove_acme(relay: Relay) -> None:
+    """Write a directory without the account, as a slip of an editor might."""
+    temporary = relay.folder / "accounts.toml.new"
+    temporary.write_text('[[account]]\nid = "acct_beta"' + accounts_toml().partition('[[account]]\nid = "acct_beta"')[2])
+    temporary.replace(relay.folder / "accounts.toml")
+
+
+def test_mail_of_an_account_that_is_missing_for_a_while_is_held_and_goes_when_it_is_back(relay: Relay, sink: Recorder) -> None:
+    message, test_id = queue_one(relay, "rcpt-once-452-")
+    remove_acme(relay)
+    in_force(relay, "535")
+    wait_until(lambda: holds_of(relay, message, "held") == ["block"], "the message is held", 15)
+    relay.write_accounts({"acct_beta": "paused"})  # another change: the holds are reviewed again
+    remove_acme(relay)
+    time.sleep(1.0)
+    assert [row["held_by"] for row in relay.queue() if row["message"] == message] == [["block"]]
+    relay.write_accounts()
+    relay.wait_final({message}, 15)
+    assert kinds(relay, message)[-1] == "delivered"
+    assert len([record for record in sink.received() if record["test_id"] == test_id]) == 1
+
+
 def test_another_account_sends_while_one_is_blocked(relay: Relay) -> None:
     block(relay)
     in_force(relay, "525")

@@ -96,6 +96,8 @@ class Bench:
     holds: Holds
     notifier: Notifier
     bugs: list[str]
+    replica: Replica
+    ahead_seconds: list[float]  # how far the holds' clock runs ahead
 
     async def put(self, *recipients: str, due_in: float = 0.0, admit: bool = False) -> NewMessage:
         now = time.time()
@@ -143,6 +145,7 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
     executor = ThreadPoolExecutor(1)
     signer = Signer(replica, executor, time.time)
     held = HeldOctets()
+    ahead = [0.0]
     attempts = Attempts(
         spool, replica, signer, recorder, notifier, ContentCache(),
         lambda message, deliveries: scheduler.admit(message, deliveries),  # noqa: PLW0108 (it is made below)
@@ -152,10 +155,10 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
         spool, egress, attempts, SchedulerSettings(active_limit=active_limit), time.time,
         lambda what, error: bugs.append(f"{what}: {error!r}"),
     )  # fmt: skip
-    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, time.time)
+    holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, lambda: time.time() + ahead[0])
     task = asyncio.get_running_loop().create_task(scheduler.run())
     try:
-        yield Bench(spool, scheduler, holds, notifier, bugs)
+        yield Bench(spool, scheduler, holds, notifier, bugs, replica, ahead)
     finally:
         scheduler.stop()
         await task

@@ -15,12 +15,13 @@ from postbud.link.replica import Replica
 from postbud.model.account import SYSTEM_ACCOUNT, Status
 from postbud.model.delivery import Delivery, Hold, Message, State
 from postbud.model.event import Event, EventKind
-from postbud.model.ids import DeliveryId
+from postbud.model.ids import AccountId, DeliveryId
 from postbud.shaping.holding import held_too_long, hold, release
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch, Damaged, Filter, Unknown
 
 _PAGE = 500
+_CLOSED_AFTER_SECONDS = 3600.0  # an account that is missing for less was a slip of somebody's editor
 _STANDING_HOLDS = frozenset({Hold.BLOCK, Hold.PAUSE})
 
 
@@ -54,10 +55,13 @@ class Holds:
         self._has_key = has_key
         self._held = held
         self._clock = clock
+        self._gone_at: dict[AccountId, float] = {}
 
     async def review(self) -> int:
         """Go over everything held: release what nothing holds any more, expire what was held too long."""
         recount = self._held.recount()
+        known = self._replica.directory.accounts
+        self._gone_at = {account: at for account, at in self._gone_at.items() if account not in known}
 
         def review(message: Message, delivery: Delivery) -> Decision | None:
             decision = self._review_one(message, delivery)
@@ -126,7 +130,7 @@ class Holds:
     def _review_one(self, message: Message, delivery: Delivery) -> "Decision | None":
         gone: set[Hold] = set()
         if delivery.held_by & _STANDING_HOLDS and message.account != SYSTEM_ACCOUNT:
-            if message.account not in self._replica.directory.accounts:
+            if self._is_closed(message.account):
                 return Decision(change=self._recorder.finish(message, delivery, State.CANCELLED, "the account was closed"))
             standing = self._replica.directory.standing(message.account, message.server, message.credential)
             if standing is Status.ACTIVE:
@@ -140,6 +144,13 @@ class Holds:
             change = self._recorder.finish(message, delivery, State.EXPIRED, "held for longer than allowed")
             return Decision(released.events if released is not None else [], change)
         return released
+
+    def _is_closed(self, account: AccountId) -> bool:
+        """Whether an account is gone from the directory for good: a mistake in a file must not cost queued mail."""
+        if account in self._replica.directory.accounts:
+            return False
+        now = self._clock()
+        return now - self._gone_at.setdefault(account, now) >= _CLOSED_AFTER_SECONDS
 
     def _release(self, message: Message, delivery: Delivery, holders: set[Hold]) -> "Decision | None":
         now = self._clock()
