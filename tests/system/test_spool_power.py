@@ -46,7 +46,7 @@ async def main():
 asyncio.run(main())
 """
 
-LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)$")
+LINE = re.compile(r"^(\d+) +(?:([\d.]+) )?(\w+)\((.*)\) += (-?\d+)(.*)$")
 FD = re.compile(r"^\d+<((?:\\x[0-9a-f]{2}|[^>])*)>")
 TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
@@ -62,6 +62,7 @@ class Call:
     octets: bytes = b""
     at: int = 0
     target: str = ""
+    returned_at: float = 0.0  # where the trace has times (-ttt)
 
 
 def parse(trace: str) -> list[Call]:
@@ -75,11 +76,12 @@ def parse(trace: str) -> list[Call]:
         if line.endswith("<unfinished ...>"):
             unfinished[thread] = line.removesuffix("<unfinished ...>").rstrip()
             continue
-        if (resumed := re.match(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$", line)) is not None:
-            line = unfinished.pop(thread) + resumed[2]
-        if (found := LINE.match(line)) is None or found[4].startswith("-"):
+        if (resumed := re.match(r"^(\d+) +([\d.]+ )?<\.\.\. \w+ resumed>(.*)$", line)) is not None:
+            line = unfinished.pop(thread) + resumed[3]
+        if (found := LINE.match(line)) is None or found[5].startswith("-"):
             continue
-        name, arguments, result = found[2], found[3], int(found[4])
+        name, arguments, result = found[3], found[4], int(found[5])
+        returned_at, known = float((resumed and resumed[2]) or found[2] or 0), len(calls)
         texts = [plain(text) for text in TEXT.findall(arguments)]
         at_fd = FD.match(arguments)
         path = (plain(at_fd[1]) if at_fd[1].startswith("\\x") else at_fd[1].encode()).decode() if at_fd else ""
@@ -98,6 +100,8 @@ def parse(trace: str) -> list[Call]:
             calls.append(Call("unlink", texts[0].decode()))
         elif name == "openat" and "O_CREAT" in arguments:
             calls.append(Call("create", texts[0].decode()))
+        for call in calls[known:]:
+            call.returned_at = returned_at
     return calls
 
 
