@@ -20,7 +20,7 @@ from postbud.app.queue_command import run_queue
 from postbud.app.serve import Supervisor
 from postbud.app.worker import run_worker
 from postbud.delivery.signing import check_key
-from postbud.link.file import load
+from postbud.link.file import last_good, load
 from postbud.link.replica import hash_secret
 from postbud.model.settings import SettingsError
 from postbud.spool.failpoint import configure as configure_failpoints
@@ -110,7 +110,11 @@ def _relay(parsed: argparse.Namespace) -> int:
     settings = _settings(parsed)
     if not settings.config.relay.listener:
         raise SettingsError("no [[relay.listener]]: nothing to do; see docs/settings.md")
-    load(parsed.directory, check_key)
+    try:
+        load(parsed.directory, check_key)
+    except SettingsError:
+        if last_good(settings.data / "replica") is None:  # else the workers say what is wrong and start from that
+            raise
     telemetry = settings.config.telemetry
     log, _ = configure_logs(level=telemetry.log_level, as_json=telemetry.log_json, worker="supervisor")
     passed = ["--config", str(parsed.config.absolute())] if parsed.config else []

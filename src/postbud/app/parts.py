@@ -31,7 +31,7 @@ from postbud.delivery.scheduler import Scheduler, SchedulerSettings
 from postbud.delivery.signing import Signer, check_key
 from postbud.egress.egress import Egress
 from postbud.inbound.receive import InboundGate, InboundSettings
-from postbud.link.file import FileFollower, fingerprint, load_or_last_good
+from postbud.link.file import KEPT_NAME, FileFollower, fingerprint, load_or_last_good
 from postbud.link.quota import HourlyCaps
 from postbud.link.replica import Replica
 from postbud.link.ship import FileShipper, ShipSettings
@@ -98,7 +98,7 @@ def wire(
     relay = settings.config.relay
     clock = SteadyClock(time.time, time.monotonic)
     dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads retries and equal MX; secrets come from `secrets`)
-    kept = settings.data / "replica" / f"directory-{index}.toml"
+    kept = settings.data / "replica" / KEPT_NAME.format(index)
     seen = fingerprint(directory)
     loaded, problem = load_or_last_good(directory, kept, check_key)
     replica = Replica(loaded)

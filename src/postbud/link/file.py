@@ -24,6 +24,7 @@ from postbud.model.settings import SettingsError, convert
 from postbud.policy.chain import RULES
 
 FOLLOW_SECONDS = 0.25
+KEPT_NAME = "directory-{}.toml"  # in data/replica, one a worker
 _RULE_IDS = frozenset(rule.id for rule in RULES)
 _NAMED_FILE = re.compile(r"\b(?:key_file|suppression_file)[\"']?\s*=\s*[\"']([^\"']+)[\"']")
 _MODES = ("off", "shadow", "enforce")
@@ -262,9 +263,7 @@ def fingerprint(path: Path) -> list[tuple[str, int, int, int]]:
     return found
 
 
-def load_or_last_good(
-    path: Path, kept: Path, check_key: Callable[[bytes], str | None]
-) -> tuple[Directory, str | None]:
+def load_or_last_good(path: Path, kept: Path, check_key: Callable[[bytes], str | None]) -> tuple[Directory, str | None]:
     """Load a directory file, else the copy of the last one that was good; with it, what is wrong with the file.
 
     Raises:
@@ -273,12 +272,19 @@ def load_or_last_good(
     try:
         directory, octets = read(path, check_key)
     except SettingsError as error:
-        if not kept.exists():
+        good = last_good(kept.parent)
+        if good is None:
             raise
-        return load(kept, check_key, folder=path.parent), str(error)
+        return load(good, check_key, folder=path.parent), str(error)
     with contextlib.suppress(OSError):  # a full disk: mail waits for a start, and the copy only for a bad file
         keep(octets, kept)
     return directory, None
+
+
+def last_good(folder: Path) -> Path | None:
+    """Give the newest of the copies that the workers keep; each worker has its own, and a new one has none yet."""
+    found = [(path.stat().st_mtime_ns, path) for path in folder.glob(KEPT_NAME.format("*"))]
+    return max(found)[1] if found else None
 
 
 def keep(octets: bytes, kept: Path) -> None:
@@ -322,6 +328,8 @@ class FileFollower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        if self.problem is not None:
+            self._on_problem(f"{self.problem}; started with the last good copy")
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
             found = self._seen

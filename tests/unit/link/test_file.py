@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def writes_meanwhile(path: Path) -> Callable[[bytes], str | None]:
 
 
 def test_what_is_kept_is_what_was_loaded_though_the_file_was_written_meanwhile(tmp_path: Path) -> None:
-    path, kept = tmp_path / "accounts.toml", tmp_path / "data" / "directory.toml"
+    path, kept = tmp_path / "accounts.toml", tmp_path / "data" / "directory-0.toml"
     good = ONE_KEY + "[[account.domain.dkim]]\nselector = 's1'\nkey_file = 'a.key'\n"
     path.write_text(good)
     (tmp_path / "a.key").write_bytes(b"key")
@@ -136,7 +137,7 @@ def test_what_is_kept_is_what_was_loaded_though_the_file_was_written_meanwhile(t
 
 
 def test_what_the_follower_keeps_is_what_it_loaded(tmp_path: Path) -> None:
-    path, kept = tmp_path / "accounts.toml", tmp_path / "directory.toml"
+    path, kept = tmp_path / "accounts.toml", tmp_path / "directory-0.toml"
     path.write_text("")
     good = ONE_KEY + "[[account.domain.dkim]]\nselector = 's1'\nkey_file = 'a.key'\n"
     (tmp_path / "a.key").write_bytes(b"key")
@@ -179,3 +180,18 @@ def test_a_key_file_of_any_name_is_watched_however_it_is_named(tmp_path: Path, n
     assert after != before
     key.unlink()
     assert fingerprint(path) != after
+
+
+def test_a_new_worker_starts_from_the_newest_copy_of_another_and_without_any_it_does_not(tmp_path: Path) -> None:
+    path, kept = tmp_path / "accounts.toml", tmp_path / "replica" / "directory-7.toml"
+    path.write_text("[[account")
+    with pytest.raises(SettingsError, match=r"accounts\.toml"):
+        load_or_last_good(path, kept, lambda _: None)
+    kept.parent.mkdir()
+    for number, at in ((0, 1_000), (1, 3_000), (2, 2_000)):
+        copy = kept.with_name(f"directory-{number}.toml")
+        copy.write_text(f"[[account]]\nid = 'acct_{number}'\n")
+        os.utime(copy, (at, at))
+    directory, problem = load_or_last_good(path, kept, lambda _: None)
+    assert list(directory.accounts) == ["acct_1"]
+    assert "accounts.toml" in (problem or "")
