@@ -11,6 +11,7 @@ from tests.system.directory import Settings
 from tests.system.dns_stub import DnsStub, Zone
 from tests.system.harness import Relay, free_port
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
+from tests.system.test_relay_dsn import Report, unfolded
 
 Make = Callable[..., Pair]
 ZONE: Zone = {
@@ -59,7 +60,7 @@ def relay_by_mx(pair: Make, dns_port: int) -> Pair:
         relay={"smtp_port": smtp_port, "expire_after_seconds": 600, "retry_max_seconds": 2},
         extra=f'[dns]\nnameservers = ["127.0.0.1:{dns_port}"]\n',
     )
-    settings.routes = {"acme.example": f"127.0.0.1:{smtp_port}"}  # where DSNs go
+    settings.routes = dict.fromkeys(("acme.example", "dest.example"), f"127.0.0.1:{smtp_port}")  # where DSNs go
     settings.next_hop = ""
     relay, sink = pair(settings, start=False)
     sink.close()
@@ -101,3 +102,26 @@ def test_each_kind_of_answer_has_its_outcome_and_none_stops_the_others(relay_by_
         deferred = [event for event in relay.events_of(messages[domain]) if event["kind"] == "deferred"]
         assert all(event["enhanced"] == enhanced for event in deferred), (domain, deferred)
     assert {row["message"] for row in relay.queue()} >= {messages[domain] for domain in stuck}
+
+
+@pytest.mark.row("26", "27")
+@pytest.mark.parametrize(
+    ("mailbox", "status", "said"),
+    [
+        ("a@missing.example", "5.1.2", "x-postbud; "),
+        ("a@null.example", "5.1.10", "x-postbud; "),
+        ("a@empty.example", "5.4.4", "x-postbud; "),
+        ("rcpt-550-@dest.example", "5.2.1", "smtp; 550 5.2.1 "),
+        ("dot-554-@dest.example", "5.0.0", "smtp; 554 5.0.0 "),
+    ],
+)
+def test_our_report_names_the_status_of_what_happened(relay_by_mx: Pair, mailbox: str, status: str, said: str) -> None:
+    relay, sink = relay_by_mx
+    test_id = new_test_id()
+    sender = f"from-{test_id}@acme.example"
+    submit(relay.ports["cleartext"], make_content(test_id), [mailbox], sender=sender)
+    (record,) = sink.wait_for(lambda found: found["recipients"] == [sender])
+    (block,) = Report(record).recipients
+    assert (block["Action"], block["Status"]) == ("failed", status)
+    assert unfolded(block["Diagnostic-Code"]).startswith(said)
+    assert (block["Remote-MTA"] is None) is said.startswith("x-postbud")
