@@ -55,7 +55,6 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     eight_bit: bool = False  # content holds octets above 127
     smtputf8: bool = False  # header section or envelope needs SMTPUTF8
     require_tls: bool = False  # REQUIRETLS, RFC 8689
-    tls_required_no: bool = False  # header field `TLS-Required: No`, RFC 8689 s5
     ret_full: bool | None = None  # RET=FULL, RET=HDRS; None: not said
     envid: str | None = None
     pool: str | None = None
