@@ -4,6 +4,7 @@ Knows how a report becomes a message of `acct_system`; the text is built in `mim
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from postbud.model.text import printable
 from postbud.spool.values import NewMessage
 
 _MAX_MESSAGE_ID = 900
+_STATUS = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})", re.ASCII)
 _CLASS = {Action.FAILED: 5, Action.DELAYED: 4, Action.RELAYED: 2, Action.DELIVERED: 2, Action.EXPANDED: 2}
 
 
@@ -165,7 +167,7 @@ def _status(delivery: Delivery, action: Action) -> str:
         return "4.4.7"
     words = delivery.last_reply.split(" ", 2)
     for word in words[:2]:
-        parts = word.split(".")
-        if len(parts) == 3 and all(part.isdigit() for part in parts):
-            return f"{_CLASS[action]}.{parts[1]}.{parts[2]}" if action is not Action.FAILED else word
+        found = _STATUS.fullmatch(word)
+        if found is not None:
+            return word if action is Action.FAILED and found[1] in "45" else f"{_CLASS[action]}.{found[2]}"
     return f"{_CLASS[action]}.0.0"
