@@ -33,8 +33,13 @@ def test_the_next_attempt_is_never_after_the_expiry(attempts: int, now: float, e
 
 def delivery() -> Delivery:
     return Delivery(
-        id=DeliveryId("dlv"), message_id=MessageId("msg"), mailbox="a@b.dk", domain="b.dk",
-        due_at=10, expires_at=100, created_at=10,
+        id=DeliveryId("dlv"),
+        message_id=MessageId("msg"),
+        mailbox="a@b.dk",
+        domain="b.dk",
+        due_at=10,
+        expires_at=100,
+        created_at=10,
     )
 
 
