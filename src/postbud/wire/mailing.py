@@ -135,10 +135,17 @@ class Mailing:
         return None
 
     def too_many(self) -> list[int]:
-        """Give the places of recipients that were only too many for one transaction (452, RFC 5321 s4.5.3.1.10)."""
+        """Give the places of recipients that were only too many for one transaction (452, RFC 5321 s4.5.3.1.10), or too fast.
+
+        503 says that a command came out of turn, and nothing of its recipient: some peers offer PIPELINING and cannot (row 45).
+        """
         if not self.accepted:
             return []
-        return [at for at, reply in enumerate(self._rcpts) if reply.code == 452 and reply.enhanced in (None, "4.5.3")]
+        return [
+            at
+            for at, reply in enumerate(self._rcpts)
+            if (reply.code == 452 and reply.enhanced in (None, "4.5.3")) or (reply.code == 503 and self._pipelined)
+        ]
 
     def outcomes(self, peer: Peer, transcript: str) -> list[Outcome]:
         """Say what became of each recipient, after `Step.DONE` at the end of a whole transaction."""

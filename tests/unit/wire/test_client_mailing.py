@@ -178,6 +178,16 @@ def test_recipients_beyond_the_peers_number_are_told_apart_from_refused_ones() -
 
 
 @pytest.mark.row("45")
+@pytest.mark.parametrize(("offered", "again"), [(PIPELINED, [0]), (LOCKSTEP, [])])
+def test_a_503_among_accepted_recipients_is_of_the_pace_when_commands_were_pipelined(
+    offered: Extensions, again: list[int]
+) -> None:
+    rcpts = [r(503), r(250)]
+    mailing, _, _ = play(offered, 2, {Stage.MAIL: [r(250)], Stage.RCPT: rcpts, Stage.DATA: [r(354)], Stage.END: [r(250)]})
+    assert mailing.too_many() == again
+
+
+@pytest.mark.row("45")
 def test_what_was_offered_and_then_refused_is_tried_once_without() -> None:
     full = Extensions(frozenset({"PIPELINING", "SIZE", "DSN", "8BITMIME"}), 1000)
     refused = {Stage.MAIL: [r(555)], Stage.RCPT: [r(503)], Stage.DATA: [r(503)]}
