@@ -175,7 +175,7 @@ class Pace:
             return self._rate
         if quiet <= RECOVERY_SECONDS:
             return self._rate + (max(self._lost_rate, self._rate) - self._rate) * quiet / RECOVERY_SECONDS
-        return max(self._lost_rate, self._rate) * 2.0 ** (quiet / RECOVERY_SECONDS - 1)
+        return max(self._lost_rate, self._rate) * math.exp2(quiet / RECOVERY_SECONDS - 1)
 
     def _measure(self, now: float, messages: int) -> None:
         """Keep the speed: messages a second, weighted to the last seconds."""

@@ -4,7 +4,8 @@ Every statement that reads is here, shown whole. A row that does not match its c
 reported beside what could be read; putting it in quarantine is the writer's.
 """
 
-from collections.abc import Callable, Container, Iterator
+import json
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,12 +67,17 @@ class Reader:
         found = {octets: self._connection.execute(query, (octets,)).get for octets in ids}
         return {octets: int(key) for octets, key in found.items() if key is not None}
 
-    def load_due(self, now: float, limit: int, loaded: Container[DeliveryId]) -> Found:
-        """Give due deliveries, oldest first, that are not loaded."""
+    def load_due(
+        self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()
+    ) -> Found:
+        """Give due deliveries, oldest first, that are not loaded and not of an (account, domain) that is skipped."""
         found = Found()
         metas: dict[int, Message | None] = {}
+        names = json.dumps([f"{account} {domain}" for account, domain in skipped])
         rows = self._connection.execute(
-            "SELECT message, key, sum, data FROM delivery WHERE held = 0 AND due_at <= ? ORDER BY due_at", (now,)
+            "SELECT message, key, sum, data FROM delivery INDEXED BY delivery_due WHERE held = 0 AND due_at <= ?"
+            " AND account || ' ' || domain NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at",
+            (now, names),
         )
         for _ in self._deliveries(rows, found, metas, lambda _, delivery: delivery.id not in loaded):
             if len(found.deliveries) >= limit:

@@ -20,6 +20,7 @@ _APPLICATION_ID = 0x50427564  # "PBud"
 
 # message.body_file stands before the large columns, so that looking at it never follows an overflow chain.
 # delivery lies in the order of its messages: a message's deliveries are neighbours, and no second index finds them.
+# delivery_due holds account and domain so that a look for due mail passes over a full queue without reading its rows.
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE message (
@@ -29,7 +30,7 @@ CREATE INDEX message_file ON message (body_file) WHERE body_file IS NOT NULL;
 CREATE TABLE delivery (
     message INTEGER NOT NULL, key INTEGER NOT NULL, held INTEGER NOT NULL, due_at REAL NOT NULL, sum INTEGER NOT NULL,
     data BLOB NOT NULL, account TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (message, key)) WITHOUT ROWID;
-CREATE INDEX delivery_due ON delivery (held, due_at);
+CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);
 CREATE TABLE event (seq INTEGER PRIMARY KEY, at REAL NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE signature (message INTEGER PRIMARY KEY, sum INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE alien (id BLOB PRIMARY KEY, key INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
