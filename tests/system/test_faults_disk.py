@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
 from postbud.spool.sqlite import Spool

@@ -1,7 +1,7 @@
 """Power loss under a whole relay (rows 13, 15): its system calls are recorded while it works, and cut at many moments.
 
-Each cut is laid out as a data folder (model and reader of the trace: `test_spool_power`), a relay is started on it, and what the
-client and the sink saw until then, and the sink after, must agree with what the relay then says: the invariant checker.
+Each cut is laid out as a data folder (model and reader of the trace: `test_spool_power`) and a relay is started on it. What the
+client and the sink saw until then, and the sink after, must agree with what that relay says: the invariant checker.
 """
 
 import os

@@ -1,7 +1,10 @@
 """Faults of the process and its machine: signals, descriptors, clock, blocked loop, many clients (rows 12-58)."""
 
+import base64
 import contextlib
+import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,7 +21,7 @@ from tests.system.directory import Settings
 from tests.system.harness import Relay, is_zombie, wait_until
 from tests.system.invariants import check_relay
 from tests.system.load import Load
-from tests.system.smtp import Wire, make_content, new_test_id, queued_id, submit
+from tests.system.smtp import Wire, content_digest, make_content, new_test_id, queued_id, submit
 
 Make = Callable[..., Pair]
 
@@ -35,6 +38,17 @@ def finish(relay: Relay, sink: object, folder: Path) -> dict[str, int]:
 
 def one_gets_through(relay: Relay, source: str | None = None) -> str:
     return queued_id(submit(relay.ports["cleartext"], make_content(new_test_id()), ["a@dest.example"], source=source))
+
+
+def submit_noted(relay: Relay, folder: Path, recipients: list[str]) -> str:
+    """Submit one message, note its 250 in the client's log; give its id."""
+    content = make_content(new_test_id())
+    message = queued_id(submit(relay.ports["cleartext"], content, recipients))
+    test_id, digest = content_digest(content)
+    record = {"test_id": test_id, "sha256": digest, "recipients": recipients, "account": "acct_acme", "message": message}
+    with (folder / "client.jsonl").open("a") as log:
+        log.write(json.dumps(record | {"state": "queued"}) + "\n")
+    return message
 
 
 @pytest.mark.row("12")
@@ -69,9 +83,14 @@ def test_sigterm_tells_idle_sessions_and_refuses_new_ones(pair: Make) -> None:
 
 
 @pytest.mark.row("20")
-def test_a_worker_without_descriptors_recovers(pair: Make) -> None:
-    relay, _ = pair()
+def test_a_worker_without_descriptors_recovers_and_loses_nothing(pair: Make, tmp_path: Path) -> None:
+    relay, sink = pair()
     (worker,) = relay.workers()
+    load = Load(
+        relay.ports["cleartext"], tmp_path / "client.jsonl", sessions=4, pause_seconds=0.05, sizes=(4096, 300_000),
+        messages_per_session=3,
+    ).start()  # fmt: skip
+    wait_until(lambda: load.counts["queued"] > 5, "mail is taken")
     in_use = len(list(Path(f"/proc/{worker}/fd").iterdir()))
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (in_use + 12, in_use + 12))
     crowd = []
@@ -94,8 +113,12 @@ def test_a_worker_without_descriptors_recovers(pair: Make) -> None:
         for each in crowd:
             each.close()
     wait_until(lambda: _greets_once(relay), "it greets again", 20)
-    message = one_gets_through(relay)
-    relay.wait_final({message})
+    queued = load.counts["queued"]
+    wait_until(lambda: load.counts["queued"] > queued + 5, "mail is taken again")
+    load.stop()
+    counts = finish(relay, sink, tmp_path)
+    assert counts["duplicates"] == 0
+    assert counts["sink_messages"] >= counts["client_queued"] > 10
     assert relay.workers() == [worker]
 
 
@@ -144,14 +167,16 @@ def test_a_worker_whose_loop_is_blocked_is_started_again(pair: Make, tmp_path: P
 
 
 @pytest.mark.row("24")
-@pytest.mark.parametrize("jump", ["+86400", "-86400"])
-def test_a_clock_that_jumps_a_day_expires_nothing(pair: Make, tmp_path: Path, jump: str) -> None:
+@pytest.mark.parametrize(
+    "jumps", [("+86400",), ("-86400",), ("+3600", "-3600", "+1", "-1")], ids=["a day on", "a day back", "hours and seconds"]
+)
+def test_a_clock_that_jumps_expires_nothing_and_delivers_all_once(pair: Make, tmp_path: Path, jumps: tuple[str, ...]) -> None:
     library = next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
     if library is None:
         pytest.skip("libfaketime is not installed")
-    settings = Settings(relay={"expire_after_seconds": 3600})
+    settings = Settings(relay={"expire_after_seconds": 1800})
     settings.routes = {"later.example": "127.0.0.1:1"}
-    relay, _ = pair(settings, start=False)
+    relay, sink = pair(settings, start=False)
     clock = tmp_path / "clock"
     clock.write_text("+0")
     relay.start(
@@ -160,18 +185,22 @@ def test_a_clock_that_jumps_a_day_expires_nothing(pair: Make, tmp_path: Path, ju
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
     )  # fmt: skip
-    waiting = queued_id(submit(relay.ports["cleartext"], make_content(new_test_id()), ["a@later.example"]))
+    waiting = submit_noted(relay, tmp_path, ["a@later.example"])
     wait_until(lambda: any(event["kind"] == "deferred" for event in relay.events_of(waiting)), "deferred once")
-    clock.write_text(jump)
-    time.sleep(4.0)
-    kinds = {event["kind"] for event in relay.events_of(waiting)}
-    assert kinds == {"accepted", "deferred"}
-    message = one_gets_through(relay)
-    relay.wait_final({message}, 20)
-    clock.write_text("+0")
-    time.sleep(1.0)
-    assert [row["message"] for row in relay.queue()] == [waiting]
-    assert one_gets_through(relay)
+    load = Load(relay.ports["cleartext"], tmp_path / "client.jsonl", sessions=3, pause_seconds=0.05).start()
+    for jump in (*jumps, "+0"):
+        queued = load.counts["queued"]
+        clock.write_text(jump)
+        time.sleep(4.0 / len(jumps))
+        assert load.counts["queued"] > queued
+    load.stop()
+    wait_until(lambda: [row["message"] for row in relay.queue()] == [waiting], "all else is delivered")
+    assert {event["kind"] for event in relay.events_of(waiting)} == {"accepted", "deferred"}
+    signed_at = [float(at) for one in sink.received() for at in re.findall(rb"\tt=(\d+);", base64.b64decode(one["content"]))]
+    assert signed_at
+    assert all(abs(at - time.time()) < 120 for at in signed_at)
+    relay.command("queue", "cancel", "--config", "postbud.toml", waiting)
+    assert finish(relay, sink, tmp_path)["duplicates"] == 0
 
 
 @pytest.mark.row("58")

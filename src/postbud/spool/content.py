@@ -20,7 +20,7 @@ from postbud.mime.body import BodyScanner, scan_body
 from postbud.mime.header import MAX_SECTION_OCTETS, split_content
 from postbud.model.content import BodyFacts, Content
 from postbud.model.refusal import Refusal, Why
-from postbud.spool.disk import is_full, sync_folder
+from postbud.spool.disk import is_full, is_short, sync_folder
 from postbud.spool.failpoint import fp
 from postbud.spool.values import SpoolBroken, SpoolSettings, no_space
 
@@ -114,9 +114,11 @@ class ContentStore:
         return self.in_memory_octets > self.settings.contents_in_memory_octets
 
     def refusal(self, error: OSError) -> Refusal:
-        """Turn a failed write into what the peer hears; anything but a full disk breaks the spool."""
+        """Turn a failed write into what the peer hears; anything but a full disk or a shortage breaks the spool."""
         if is_full(error):
             return no_space(f"content: {error}")
+        if is_short(error):
+            return Refusal(Why.TEMPORARY, "Too busy, try again later", f"content: {error}")
         self.on_error(f"content: {error}")
         return SpoolBroken(f"content: {error}")
 

@@ -14,11 +14,17 @@ from postbud.spool.values import SpoolLocked
 DAMAGE_MARK = "check-me"  # left by a writer that met a damaged page: the next check has no time limit
 _RESERVE_NAME = "reserve"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def is_full(error: OSError) -> bool:
     """Tell a full disk from a failing one."""
     return error.errno in _FULL
+
+
+def is_short(error: BaseException) -> bool:
+    """Tell a process or machine short of descriptors or memory from a disk that fails: it passes, nothing is lost (row 20)."""
+    return isinstance(error, OSError) and error.errno in _SHORT
 
 
 def sync_folder(folder: Path) -> None:

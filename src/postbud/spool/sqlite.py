@@ -7,7 +7,7 @@ on disk, all of it (P1); when it raises anything but SpoolBroken, none of it is.
 
 import asyncio
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from postbud.model.event import Event
 from postbud.model.ids import DeliveryId, IdSource, MessageId, to_octets
 from postbud.model.refusal import Refusal, Why
 from postbud.spool.content import ContentStore, ContentWriter, checksum_of_file
+from postbud.spool.disk import is_short
 from postbud.spool.inflight import InFlight
 from postbud.spool.opening import Opened, open_folder
 from postbud.spool.quarantine import Quarantine
@@ -148,12 +149,15 @@ class Spool:
         self._writer.submit(entry)
         await future
 
-    async def load_due(self, now: float, limit: int, loaded: Container[DeliveryId]) -> list[tuple[Message, Delivery]]:
+    async def load_due(
+        self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()
+    ) -> list[tuple[Message, Delivery]]:
         """Give deliveries that are queued, not held and due, oldest first, without those in `loaded`.
 
-        `loaded` is looked into by another thread. Damaged rows go to quarantine on the way.
+        `skipped` are (account, domain) whose mail is passed over, cheaply. `loaded` is looked into by another thread. Damaged
+        rows go to quarantine on the way.
         """
-        found = await self._read(self._reader.load_due, now, limit, loaded)
+        found = await self._read(self._reader.load_due, now, limit, loaded, tuple(skipped))
         await self._put_aside(found.damage)
         return found.deliveries
 
@@ -168,14 +172,19 @@ class Spool:
             Damaged: It does not match its checksum or cannot be read, and is in quarantine now with its deliveries.
             Unknown: There is no such message.
         """
-        try:
-            row = await self._read(self._reader.content, message_id)
-            if row.file is not None:
-                row = await self._loop.run_in_executor(self._contents.pool, self._check_file, row)
-        except (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError, OSError) as error:
-            key = await self._read(self._reader.message_key, message_id)
-            await self._put_aside([Damage("message", key, None, str(error))])
-            raise Damaged(f"{message_id}: {error}") from error
+        while True:
+            try:
+                row = await self._read(self._reader.content, message_id)
+                if row.file is not None:
+                    row = await self._loop.run_in_executor(self._contents.pool, self._check_file, row)
+                break
+            except (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError, OSError) as error:
+                if is_short(error):  # says nothing of the content
+                    await asyncio.sleep(_WATCH_SECONDS)
+                    continue
+                key = await self._read(self._reader.message_key, message_id)
+                await self._put_aside([Damage("message", key, None, str(error))])
+                raise Damaged(f"{message_id}: {error}") from error
         return StoredContent(row.content, row.signatures)
 
     async def find(self, wanted: Filter, limit: int, after: DeliveryId | None = None) -> list[tuple[Message, Delivery]]:

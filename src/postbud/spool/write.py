@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from postbud.model.refusal import Refusal, Why
-from postbud.spool.disk import DAMAGE_MARK, Reserve, sync_folder
+from postbud.spool.disk import DAMAGE_MARK, Reserve, is_short, sync_folder
 from postbud.spool.failpoint import fp
 from postbud.spool.rows import Entry
 from postbud.spool.statements import Statements
@@ -138,7 +138,10 @@ class Writer:
             else:
                 self._one_by_one(group, error)
         except OSError as error:
-            self._fatal(group, error)
+            if is_short(error):
+                self._one_by_one(group, error)
+            else:
+                self._fatal(group, error)
         except Exception as error:  # noqa: BLE001 (a job's or failpoint's own: it fails its batch only)
             self._one_by_one(group, error)
         else:
