@@ -17,9 +17,7 @@ _DNS_PORT = 53
 def spool_settings(settings: Settings) -> SpoolSettings:
     """Settings of a worker's spool."""
     table = settings.config.spool
-    return SpoolSettings(
-        reserve_octets=table.reserve_octets, reserve_inodes=table.reserve_inodes, event_days=table.event_days
-    )
+    return SpoolSettings(reserve_octets=table.reserve_octets, reserve_inodes=table.reserve_inodes, event_days=table.event_days)
 
 
 def retry_schedule(settings: Settings) -> RetrySchedule:

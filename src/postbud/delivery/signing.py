@@ -106,5 +106,3 @@ class Signer:
                 self._loaded.clear()
             self._loaded[pem] = loaded
         return loaded
-
-

@@ -89,9 +89,7 @@ class FileShipper:
         self.shipped += len(page)
 
     def _write(self, page: list[tuple[int, bytes]]) -> None:
-        lines = b"".join(
-            b'{"seq":%d,"spool":%d,%b\n' % (seq, self._settings.spool_id, event[1:]) for seq, event in page
-        )
+        lines = b"".join(b'{"seq":%d,"spool":%d,%b\n' % (seq, self._settings.spool_id, event[1:]) for seq, event in page)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             start = os.fstat(descriptor).st_size

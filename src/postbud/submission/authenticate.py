@@ -70,9 +70,7 @@ class Authenticator:
 
 def identity_of(grant: Grant, *, by_network: bool = False) -> Identity:
     """Give the identity of a grant."""
-    return Identity(
-        grant.account.id, grant.server.id, grant.credential.id, grant.credential.normalise_line_ends, by_network
-    )
+    return Identity(grant.account.id, grant.server.id, grant.credential.id, grant.credential.normalise_line_ends, by_network)
 
 
 def blocked_text(grant: Grant) -> str:
