@@ -13,11 +13,12 @@ import pytest
 
 from postbud.egress.client import Connection
 from postbud.egress.egress import Egress
-from postbud.egress.settings import EgressSettings, RouteSettings, SiteLimits, Timers, TlsMode
+from postbud.egress.settings import EgressSettings, RouteSettings, Timers, TlsMode
 from postbud.egress.transaction import RecipientLine, Transaction
 from postbud.model.envelope import Notify
 from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome, Scope
 from postbud.model.refusal import Refusal, Why
+from postbud.shaping.limits import SiteLimits
 from tests.system.sink import Sink
 
 TIMERS = Timers(

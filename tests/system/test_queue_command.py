@@ -57,3 +57,18 @@ def test_the_queue_can_be_listed_while_the_relay_is_down(relay_with_a_dead_route
     relay.stop()
     rows = [json.loads(line) for line in relay.command("queue", "list", "--json", *CONFIG).splitlines()]
     assert {row["message"] for row in rows} == messages
+
+
+def test_explain_says_where_a_domain_goes_which_limits_hold_and_what_happens_now(relay_with_a_dead_route: Relay) -> None:
+    relay = relay_with_a_dead_route
+    message = send(relay, "a@dead.example")
+    wait_until(lambda: "deferred" in kinds(relay, message), "it is deferred once")
+    text = relay.command("queue", "explain", *CONFIG, "dead.example")
+    assert "site      127.0.0.1:1  (static route dead.example)" in text
+    assert "connections                 40      default" in text
+    assert "left alone, no connection for" in text
+    assert "refused" in text
+    views = [json.loads(line) for line in relay.command("queue", "explain", "--json", *CONFIG, "dead.example").splitlines()]
+    assert {view["worker"] for view in views} == {0, 1}
+    assert sum(bool(view["lanes"]) for view in views) == 1
+    assert relay.command("queue", "explain", *CONFIG, "no domain", check=False) == ""

@@ -24,7 +24,8 @@ from postbud.delivery.record import Recorder
 from postbud.delivery.scheduler import Scheduler, SchedulerSettings
 from postbud.delivery.signing import Signer
 from postbud.egress.egress import Egress
-from postbud.egress.settings import EgressSettings, RouteSettings, SiteLimits, TlsMode
+from postbud.egress.limits import NodeLimits
+from postbud.egress.settings import EgressSettings, RouteSettings, TlsMode
 from postbud.link.replica import Directory, Replica
 from postbud.mime.body import scan_body
 from postbud.model.account import Account, Credential, DkimKey, Domain, Kind, Server
@@ -32,6 +33,7 @@ from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import AccountId, CredentialId, ServerId
 from postbud.shaping.backoff import RetrySchedule
+from postbud.shaping.limits import SiteLimits
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import Batch, Filter, NewMessage, SpoolSettings
 from postbud.telemetry.logs import configure
@@ -151,8 +153,9 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
         lambda message, deliveries: scheduler.admit(message, deliveries),  # noqa: PLW0108 (it is made below)
         time.time, DeliveryCounters(), held, log,
     )  # fmt: skip
+    node_limits = NodeLimits(folder / "site-limits", 0, time.time)
     scheduler = Scheduler(
-        spool, egress, attempts, SchedulerSettings(active_limit=active_limit), time.time,
+        spool, egress, attempts, node_limits, SchedulerSettings(active_limit=active_limit), time.time, random.random,
         lambda what, error: bugs.append(f"{what}: {error!r}"),
     )  # fmt: skip
     holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, lambda: time.time() + ahead[0])
@@ -166,6 +169,7 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
         await spool.close()
         executor.shutdown()
         lines.close()
+        scheduler.close()
 
 
 async def until(condition: object, seconds: float = 30.0) -> None:

@@ -16,6 +16,7 @@ import uvloop
 
 from postbud.app.config import Settings, flatten, load_settings
 from postbud.app.demo import run_demo
+from postbud.app.explain import run_explain
 from postbud.app.queue_command import run_queue
 from postbud.app.serve import Supervisor
 from postbud.app.worker import run_worker
@@ -87,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="one JSON object a line")
         action.add_argument("--limit", type=int, default=1000)
         action.set_defaults(run=lambda parsed, name=name: run_queue(name, parsed, _settings(parsed)))
+
+    explaining = actions.add_parser("explain", parents=[common], help="say how mail for a domain goes, and how fast")
+    explaining.add_argument("domain")
+    explaining.add_argument("--json", action="store_true", help="one JSON object a worker")
+    explaining.set_defaults(run=lambda parsed: run_explain(parsed, _settings(parsed)))
 
     credential = commands.add_parser("credential", help="credentials of the directory file")
     credential_actions = credential.add_subparsers(title="actions", metavar="ACTION", required=True)

@@ -67,6 +67,7 @@ class RelayTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_octets_per_account: int = 1024 * MIB
     connections_per_site: int = 20
     messages_per_connection: int = 100
+    shaping_file: str | None = None
     allow_private_networks: list[str] = []
     smtp_port: int = 25
     timeout_scale: float = 1.0  # scales the RFC 5321 timers of outgoing sessions; for tests

@@ -18,7 +18,7 @@ from postbud.app.clock import SteadyClock
 from postbud.app.config import Settings
 from postbud.app.owners import Owners
 from postbud.app.token_keys import load_token_keys
-from postbud.app.translate import egress_settings, limits, listener_settings, retry_schedule
+from postbud.app.translate import egress_settings, limits, listener_settings, retry_schedule, scheduler_settings
 from postbud.bounce.classify import Classifier
 from postbud.delivery.attempt import Attempts, DeliveryCounters
 from postbud.delivery.cache import ContentCache
@@ -27,9 +27,10 @@ from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
 from postbud.delivery.record import Recorder
 from postbud.delivery.returned import Returns
-from postbud.delivery.scheduler import Scheduler, SchedulerSettings
+from postbud.delivery.scheduler import Scheduler
 from postbud.delivery.signing import Signer, check_key
 from postbud.egress.egress import Egress
+from postbud.egress.limits import NodeLimits
 from postbud.inbound.receive import InboundGate, InboundSettings
 from postbud.link.file import KEPT_NAME, FileFollower, fingerprint, load_or_last_good
 from postbud.link.quota import HourlyCaps
@@ -73,6 +74,7 @@ class Parts:
     replica: Replica
     follower: FileFollower
     spool: Spool
+    egress: Egress
     scheduler: Scheduler
     holds: Holds
     sessions: Sessions
@@ -119,8 +121,9 @@ def wire(
         clock, counters, held, log,
     )  # fmt: skip
     scheduler = Scheduler(
-        spool, egress, attempts,
-        SchedulerSettings(active_limit=relay.active_deliveries), clock, lambda what, error: log_bug(log, what, error),
+        spool, egress, attempts, NodeLimits(settings.data / "run" / "site-limits", index, time.time),
+        scheduler_settings(settings), clock, dice.random,
+        lambda what, error: log_bug(log, what, error),
     )  # fmt: skip
     admitting.append(scheduler)
 
@@ -177,7 +180,7 @@ def wire(
         directory, kept, replica, check_key, lambda why: log.error("directory_not_read", why=why), seen=seen, problem=problem
     )
     parts = Parts(
-        settings, index, log, lines, replica, follower, spool, scheduler, holds, sessions, listeners, tls, shipper,
+        settings, index, log, lines, replica, follower, spool, egress, scheduler, holds, sessions, listeners, tls, shipper,
         submission, inbound, returns, smtp_counters, counters, caps, executor, clock,
     )  # fmt: skip
 

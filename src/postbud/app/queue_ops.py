@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from postbud.app.control import Handler
+from postbud.app.explain import explain
 from postbud.app.parts import Parts
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import DeliveryId, MessageId
@@ -91,6 +92,7 @@ def handlers(parts: Parts) -> dict[str, Handler]:
         "hold": steer,
         "release": steer,
         "cancel": steer,
+        "explain": lambda request: explain(parts, str(request["domain"])),
         "numbers": numbers,
         "ping": ping,
         "returned": returned,
@@ -140,6 +142,7 @@ async def gather_numbers(parts: Parts) -> dict[str, float]:
         "postbud_active_deliveries": schedule["active_deliveries"],
         "postbud_ready_deliveries": schedule["ready_deliveries"],
         "postbud_lanes": schedule["lanes"],
+        "postbud_lanes_paused": schedule["lanes_paused"],
         "postbud_egress_connections": schedule["connections"],
         "postbud_events_shipped": parts.shipper.shipped,
         "postbud_events_waiting": max(0, gauges.last_event - parts.shipper.seq),

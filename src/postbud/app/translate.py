@@ -1,13 +1,17 @@
 """From the settings file's tables to what each consumer declares beside itself. Pure."""
 
+from importlib import resources
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from postbud.app.config import ListenerTable, RouteTable, Settings
-from postbud.egress.settings import EgressSettings, RouteSettings, SiteLimits, SourceSettings, Timers
+from postbud.delivery.scheduler import SchedulerSettings
+from postbud.egress.settings import EgressSettings, RouteSettings, SourceSettings, Timers
 from postbud.egress.settings import TlsMode as EgressTls
 from postbud.model.settings import SettingsError
 from postbud.net.dns import ResolverSettings
 from postbud.shaping.backoff import RetrySchedule
+from postbud.shaping.limits import Shaping, ShapingError, SiteLimits
+from postbud.shaping.pace import PaceSettings
 from postbud.smtpd.settings import Limits, ListenerSettings, Role, TlsMode
 from postbud.spool.values import SpoolSettings
 
@@ -66,9 +70,38 @@ def egress_settings(settings: Settings) -> EgressSettings:
         sources=tuple(SourceSettings(one.id, one.address, one.helo, one.pool) for one in settings.config.source),
         timers=timers,
         limits=SiteLimits(connections=relay.connections_per_site, messages_per_connection=relay.messages_per_connection),
+        shaping=shaping(settings),
         dns=ResolverSettings(nameservers=tuple(_nameserver(text) for text in settings.config.dns.nameservers)),
         allowed_networks=_networks(relay.allow_private_networks, "relay.allow_private_networks"),
         port=relay.smtp_port,
+    )
+
+
+def shaping(settings: Settings) -> Shaping:
+    """Read the shipped rules for sites, and the operator's own above them."""
+    shipped = resources.files("postbud.shaping").joinpath("shaping.toml").read_text(encoding="utf-8")
+    files = [("shipped", shipped)]
+    own = settings.config.relay.shaping_file
+    try:
+        if own is not None:
+            files.append((own, settings.path(own).read_text(encoding="utf-8")))
+        return Shaping.from_toml(*files)
+    except (OSError, UnicodeDecodeError, ShapingError) as error:
+        raise SettingsError(f"relay.shaping_file: {error}") from error
+
+
+def scheduler_settings(settings: Settings) -> SchedulerSettings:
+    """How much is in memory, and how long a site is left alone: never longer than its mail would wait anyhow."""
+    relay = settings.config.relay
+    usual = PaceSettings()
+    return SchedulerSettings(
+        active_limit=relay.active_deliveries,
+        pace=PaceSettings(
+            pause_seconds=min(usual.pause_seconds, relay.retry_first_seconds),
+            pause_max_seconds=min(usual.pause_max_seconds, relay.retry_max_seconds),
+            dead_seconds=min(usual.dead_seconds, relay.retry_first_seconds),
+            dead_max_seconds=min(usual.dead_max_seconds, relay.retry_max_seconds),
+        ),
     )
 
 

@@ -180,4 +180,5 @@ async def _shut_down(parts: Parts, control: ControlServer, scheduling: asyncio.T
             while await parts.shipper.ship_once():
                 pass
     parts.caps.close()
+    parts.scheduler.close()
     parts.executor.shutdown(wait=False, cancel_futures=True)

@@ -76,13 +76,16 @@ class Attempts:
         self._held = held
         self._log = log
 
-    async def run(self, connection: Connection, batch: list[Active]) -> None:
-        """Attempt a batch: deliveries of one message with one reverse-path. Returns when the result is recorded."""
+    async def run(self, connection: Connection, batch: list[Active]) -> list[Outcome]:
+        """Attempt a batch: deliveries of one message with one reverse-path. Gives the outcomes when they are recorded.
+
+        Empty when nothing was sent: held, or the content is lost.
+        """
         message = batch[0].message
         held_by = self._standing(message)
         if held_by is not None:
             await self.hold(batch, held_by, "sending is stopped for this account, server or credential")
-            return
+            return []
         try:
             content, cached = await self._content(message)
             fields, signatures = await self._signer.sign(message, content, cached)
@@ -91,11 +94,11 @@ class Attempts:
             self._log.error("content_lost", message=message.id, why=str(error))
             for active in batch:  # quarantined with its event by the spool
                 active.cancelled = True
-            return
+            return []
         except KeyMissingError as error:
             await self.hold(batch, Hold.KEY, str(error))
             self._log.error("key_missing", message=message.id, domain=message.from_domain, why=str(error))
-            return
+            return []
         transaction = self._transaction(message, batch, sent, fields)
         self._counters.attempts += 1
         for active in batch:
@@ -106,11 +109,12 @@ class Attempts:
             if refusal.why not in (Why.BLOCKED, Why.PAUSED):
                 raise
             await self.hold(batch, Hold.BLOCK if refusal.why is Why.BLOCKED else Hold.PAUSE, refusal.public)
-            return
+            return []
         finally:
             for active in batch:
                 self._spool.in_flight.leave(active.delivery.id)
         await self._settle(message, batch, outcomes, content, signatures)
+        return outcomes
 
     async def settle_unsent(self, batches: list[list[Active]], outcome: Deferred | Bounced) -> None:
         """Record an outcome that came before any transaction: no route, no connection."""

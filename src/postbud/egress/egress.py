@@ -15,9 +15,10 @@ from postbud.egress.session import Session
 from postbud.egress.settings import EgressSettings, RouteSettings, TlsMode
 from postbud.egress.source import Source, Sources
 from postbud.egress.tls import Contexts
-from postbud.model.outcome import Bounced, Deferred, Scope
+from postbud.model.outcome import Bounced, Deferred, Outcome, Scope
 from postbud.net.dns import Resolver
 from postbud.net.guard import Guard
+from postbud.shaping.limits import Action, Origin
 
 _REMEMBER_SECONDS = 60.0
 _REMEMBER_DOMAINS = 10_000
@@ -86,9 +87,21 @@ class Egress:
 
     def _static_routing(self, route: RouteSettings, source: Source) -> Routing:
         hop = self._static[route]
-        limits = route.limits or self._settings.route_limits
-        return Routing(f"{hop.host}:{hop.port}", (hop,), source, route.tls, limits, route)
+        site = f"{hop.host}:{hop.port}"
+        limits = self._settings.shaping.limits(site, route.limits or self._settings.route_limits)
+        return Routing(site, (hop,), source, route.tls, limits, route)
 
     def _mx_routing(self, found: Exchangers, source: Source) -> Routing:
         hops = tuple(Hop(host, self._settings.port) for host in found.hosts)
-        return Routing(found.site, hops, source, TlsMode.OPPORTUNISTIC, self._settings.limits)
+        limits = self._settings.shaping.limits(found.site, self._settings.limits)
+        return Routing(found.site, hops, source, TlsMode.OPPORTUNISTIC, limits)
+
+    def explain(self, routing: Routing) -> list[Origin]:
+        """Tell where each limit of a way comes from."""
+        if routing.route is not None:
+            return self._settings.shaping.explain(routing.site, routing.route.limits or self._settings.route_limits)
+        return self._settings.shaping.explain(routing.site, self._settings.limits)
+
+    def asks(self, site: str, outcome: Outcome) -> Action:
+        """Tell what an outcome asks of the lane it came from."""
+        return self._settings.shaping.read(site, outcome)

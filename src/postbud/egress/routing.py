@@ -5,8 +5,9 @@ Pure decisions; MX look-ups are in `resolve`.
 
 from dataclasses import dataclass
 
-from postbud.egress.settings import RouteSettings, SiteLimits, TlsMode
+from postbud.egress.settings import RouteSettings, TlsMode
 from postbud.egress.source import Source
+from postbud.shaping.limits import SiteLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +28,6 @@ class Routing:
     tls: TlsMode
     limits: SiteLimits
     route: RouteSettings | None = None  # the static route, if it is one
-
-    @property
-    def connections_limit(self) -> int:
-        """How many connections a lane may have."""
-        return self.limits.connections
-
-    @property
-    def recipients_limit(self) -> int:
-        """How many recipients a transaction should have."""
-        return self.limits.recipients_per_transaction
 
 
 def match_route(routes: tuple[RouteSettings, ...], domain: str) -> RouteSettings | None:

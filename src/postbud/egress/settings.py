@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from postbud.net.dns import ResolverSettings
+from postbud.shaping.limits import Shaping, SiteLimits
 
 
 class TlsMode(Enum):
@@ -31,15 +32,6 @@ class Timers:
     handshake: float = 60.0
     quit: float = 2.0  # we have what we want; QUIT's reply is a courtesy
     attempt: float = 600.0  # no further address is begun after this
-
-
-@dataclass(frozen=True, slots=True)
-class SiteLimits:
-    """Fixed limits of one lane, until shaping moves them."""
-
-    connections: int = 20
-    messages_per_connection: int = 100
-    recipients_per_transaction: int = 100  # RFC 5321 s4.5.3.1.8: every server takes that many
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +69,7 @@ class EgressSettings:
     timers: Timers = field(default_factory=Timers)
     limits: SiteLimits = field(default_factory=SiteLimits)
     route_limits: SiteLimits = field(default_factory=lambda: SiteLimits(connections=40, messages_per_connection=1000))
+    shaping: Shaping = field(default_factory=Shaping.from_toml)
     dns: ResolverSettings = field(default_factory=ResolverSettings)
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()  # may be dialled although private
     own_addresses: tuple[str, ...] = ()  # never dialled: the public addresses of our own listeners

@@ -23,14 +23,24 @@ DECREASE = 0.7
 RECOVERY_SECONDS = 300.0
 FORGET_SECONDS = 1800.0
 SETTLE_SECONDS = 5.0  # what was under way when the site said "slow down" says so too: one signal
-PAUSE_SECONDS = 10.0
-PAUSE_MAX_SECONDS = 600.0
-DEAD_SECONDS = 60.0
-DEAD_MAX_SECONDS = 1800.0
 CAPPED_SECONDS = 300.0
 RATE_MIN = 1 / 60
+_LEARN_RATE = 1.0  # a speed below this tells how little mail there was, not what the site takes
 _HALF_LIFE_SECONDS = 10.0  # of the measured speed
 _CATCH_UP_SECONDS = 0.2  # turns that came while everybody was busy are not lost
+
+
+@dataclass(frozen=True, slots=True)
+class PaceSettings:
+    """How long a site is left alone: first and at most, after "slow down" and after no connection. Seconds."""
+
+    pause_seconds: float = 10.0
+    pause_max_seconds: float = 600.0
+    dead_seconds: float = 60.0
+    dead_max_seconds: float = 1800.0
+
+
+DEFAULT_PACE = PaceSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class PaceState:
 class Pace:
     """Moves the limits of one lane. `ceiling` is the most connections that the site's rules allow."""
 
-    def __init__(self, ceiling: int, now: float) -> None:
+    def __init__(self, ceiling: int, now: float, settings: PaceSettings = DEFAULT_PACE) -> None:
+        self._settings = settings
         self._ceiling = max(1, ceiling)
         self._window = 1.0
         self._threshold = float(self._ceiling)  # slow start ends here
@@ -90,6 +101,10 @@ class Pace:
     def is_dead(self, now: float) -> bool:
         """Whether the site did not answer lately, and nothing should be tried."""
         return now < self._dead_until
+
+    def remembers(self, now: float) -> bool:
+        """Whether something was learned about the site that a new `Pace` would not know."""
+        return now < max(self._paused_until, self._dead_until, self._capped_until) or self._rate_at(now) is not None
 
     def state(self, now: float) -> PaceState:
         """Give what is to be seen."""
@@ -136,10 +151,10 @@ class Pace:
         if self._since or not self._lost_rate:
             rate = self._rate_at(now)
             self._measure(now, 0)
-            speed = max(self._speed, self._since / max(1.0, now - self._resumed_at))
+            speed = max(self._speed, self._since / max(1.0, now - self._resumed_at), _LEARN_RATE)
             self._lost_rate = max(speed if rate is None else min(speed, rate), RATE_MIN / DECREASE)
             self._window = self._threshold = max(1.0, self._window / 2)
-        pause = min(PAUSE_SECONDS * 2.0**self._pauses, PAUSE_MAX_SECONDS) * (0.8 + 0.4 * dice)
+        pause = min(self._settings.pause_seconds * 2.0**self._pauses, self._settings.pause_max_seconds) * (0.8 + 0.4 * dice)
         self._pauses = min(self._pauses + 1, 16)
         self._paused_until = max(self._paused_until, now + max(pause, at_least_seconds))
         self._rate = max(RATE_MIN, self._lost_rate * DECREASE)
@@ -155,7 +170,7 @@ class Pace:
 
     def failed(self, now: float, why: str, dice: float) -> None:
         """No connection could be made and none is open: leave the site alone for a while."""
-        wait = min(DEAD_SECONDS * 2.0**self._failures, DEAD_MAX_SECONDS)
+        wait = min(self._settings.dead_seconds * 2.0**self._failures, self._settings.dead_max_seconds)
         self._failures = min(self._failures + 1, 16)
         self._dead_until = now + wait * (0.8 + 0.4 * dice)
         self._window, self._threshold = 1.0, float(self._ceiling)

@@ -58,6 +58,7 @@ SERIES: dict[str, Series] = {
     "postbud_active_deliveries": Series("Deliveries in memory", counter=False),
     "postbud_ready_deliveries": Series("Deliveries ready in a lane", counter=False),
     "postbud_lanes": Series("Lanes with work", counter=False),
+    "postbud_lanes_paused": Series("Lanes whose site is left alone for now", counter=False),
     "postbud_egress_connections": Series("Outgoing connections open", counter=False),
     "postbud_events_shipped": Series("Events shipped"),
     "postbud_events_waiting": Series("Events committed and not shipped yet", counter=False),

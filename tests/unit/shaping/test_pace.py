@@ -7,10 +7,8 @@ from tests.unit.shaping.provider import Provider, simulate
 
 from postbud.shaping.pace import (
     CAPPED_SECONDS,
-    DEAD_MAX_SECONDS,
-    DEAD_SECONDS,
+    DEFAULT_PACE,
     FORGET_SECONDS,
-    PAUSE_MAX_SECONDS,
     RATE_MIN,
     SETTLE_SECONDS,
     Pace,
@@ -50,14 +48,15 @@ def test_whatever_happens_the_limits_hold_and_the_lane_comes_back(moves: list[tu
         now += passed
         move(pace, what, now, number)
         assert 0 <= pace.connections(now) <= ceiling
-        assert 0 <= pace.delay_seconds(now) <= max(PAUSE_MAX_SECONDS, DEAD_MAX_SECONDS) * 1.2 + 50 / RATE_MIN
+        assert 0 <= pace.delay_seconds(now) <= DEFAULT_PACE.dead_max_seconds * 1.2 + 50 / RATE_MIN
         state = pace.state(now)
         assert state.messages_per_second is None or state.messages_per_second >= RATE_MIN
         assert pace.connections(now) > 0 or state.paused_until or state.dead_until
-    now += max(FORGET_SECONDS, DEAD_MAX_SECONDS * 1.2) + PAUSE_MAX_SECONDS * 1.2
+    now += max(FORGET_SECONDS, DEFAULT_PACE.dead_max_seconds * 1.2) + DEFAULT_PACE.pause_max_seconds * 1.2
     assert pace.connections(now) >= 1
     assert pace.delay_seconds(now) == 0
     assert pace.state(now).messages_per_second is None
+    assert not pace.remembers(now)
 
 
 def test_a_new_site_gets_one_connection_and_one_more_for_each_message_it_takes() -> None:
@@ -116,15 +115,15 @@ def test_a_refused_connection_caps_the_window_for_a_while() -> None:
 def test_a_dead_site_is_left_alone_twice_as_long_each_time_until_it_answers() -> None:
     pace = Pace(10, 0.0)
     pace.failed(0.0, "timed out", 0.5)
-    assert pace.is_dead(DEAD_SECONDS - 1)
-    assert not pace.is_dead(DEAD_SECONDS + 1)
-    assert pace.connections(DEAD_SECONDS + 1) == 1
+    assert pace.is_dead(DEFAULT_PACE.dead_seconds - 1)
+    assert not pace.is_dead(DEFAULT_PACE.dead_seconds + 1)
+    assert pace.connections(DEFAULT_PACE.dead_seconds + 1) == 1
     pace.failed(100.0, "timed out", 0.5)
-    assert pace.is_dead(100.0 + 2 * DEAD_SECONDS - 1)
+    assert pace.is_dead(100.0 + 2 * DEFAULT_PACE.dead_seconds - 1)
     pace.connected()
     assert not pace.is_dead(101.0)
     pace.failed(200.0, "timed out", 0.5)
-    assert not pace.is_dead(200.0 + DEAD_SECONDS + 1)
+    assert not pace.is_dead(200.0 + DEFAULT_PACE.dead_seconds + 1)
 
 
 @pytest.mark.parametrize("per_minute", [30, 120, 600, 3000])
