@@ -192,7 +192,7 @@ def most_at_once(lives: list[Child], site: str) -> int:
 
 
 def test_five_connections_and_five_per_second_hold_across_four_workers_that_are_killed(tmp_path: Path) -> None:
-    lives = run_with_kills(tmp_path, 8.0, random.Random(3))
+    lives = run_with_kills(tmp_path, 8.0, random.Random())
     by_own_hand = sum(any(line[0] == "x" for line in child.lines()) for child in lives)
     print(f"{len(lives)} lives of {len(WORKERS)} workers, {by_own_hand} ended inside the lock")
     assert len(lives) > 2 * len(WORKERS)

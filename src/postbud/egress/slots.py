@@ -16,7 +16,8 @@ Locks are open file description locks (`F_OFD_SETLK`, fcntl(2)) on octets of the
 1 + n says that worker n lives. They die with the process, kill -9 included, however it comes, and unlike `flock` many fit in
 one file; unlike POSIX locks they do not vanish when some other code of the process closes the same file, and two objects in one
 process exclude each other. Threads that share an object do not: one thread uses it. A process that has one must not fork
-without exec, as the child would keep the lock (and the descriptor is close-on-exec).
+without exec, as the child would keep the lock (and the descriptor is close-on-exec). Nobody may remove the file while workers
+run: those that start later would make another and count apart.
 """
 
 import fcntl
