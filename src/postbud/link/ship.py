@@ -1,7 +1,8 @@
 """Stage 7, ship: events in the order of their commits, as JSON lines in rotated files (a standalone relay's consumer).
 
-The file is the high-water mark: each line carries `seq`, a restart cuts a torn last line off and goes on after the last whole
-one. So a kill never loses an event and never writes one twice; consumers that do see one twice know it by its `id`.
+The file is the high-water mark: each line carries `seq`, a restart cuts off what is torn (by a kill, at the end; by power loss,
+from the first line that is none) and goes on after the last whole line. Before the spool forgets events the file is synced. So
+neither loses an event or writes one twice; consumers that do see one twice know it by its `id`.
 """
 
 import asyncio
@@ -64,6 +65,7 @@ class FileShipper:
                 moved = await self.ship_once()
                 if self._clock() >= prune_at:
                     prune_at = self._clock() + _PRUNE_SECONDS
+                    await asyncio.to_thread(self._sync)
                     await self._prune(self.seq, self._clock() - self._settings.keep_seconds)
             except (OSError, Refusal) as error:
                 on_problem(f"events wait: {error}")
@@ -102,7 +104,20 @@ class FileShipper:
         finally:
             os.close(descriptor)
         if size >= self._settings.file_octets:
+            self._sync()
             self._rotate(page[-1][0])
+
+    def _sync(self) -> None:
+        """Have what was written on disk: the spool is about to forget it, or nobody will look at this file again."""
+        for path in (self._path, self._settings.folder):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _rotate(self, seq: int) -> None:
         self._path.rename(self._settings.folder / f"{self._settings.name}.{seq:016d}.jsonl")
@@ -131,16 +146,24 @@ def last_shipped(folder: Path, name: str, spool_id: int) -> int:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_OCTETS))
             tail = file.read()
-            whole = tail.rfind(b"\n") + 1
+            begin = 0 if len(tail) == size else tail.find(b"\n") + 1  # the first line of a cut-out tail is half a line
+            whole, mark = _whole(tail, begin)
             file.truncate(size - len(tail) + whole)
-        lines = tail[:whole].splitlines()
-        if lines:
-            try:
-                mark = msgspec.json.decode(lines[-1], type=_Mark)
-            except msgspec.DecodeError:
-                continue
+        if mark is not None:
             return mark.seq if mark.spool == spool_id else 0
     return 0
+
+
+def _whole(tail: bytes, begin: int) -> tuple[int, _Mark | None]:
+    """Give where the whole lines from `begin` end, and the last one's mark."""
+    mark: _Mark | None = None
+    while (end := tail.find(b"\n", begin) + 1) > 0:
+        try:
+            mark = msgspec.json.decode(tail[begin:end], type=_Mark)
+        except msgspec.DecodeError:
+            break
+        begin = end
+    return begin, mark
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

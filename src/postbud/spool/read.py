@@ -67,9 +67,7 @@ class Reader:
         found = {octets: self._connection.execute(query, (octets,)).get for octets in ids}
         return {octets: int(key) for octets, key in found.items() if key is not None}
 
-    def load_due(
-        self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()
-    ) -> Found:
+    def load_due(self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()) -> Found:
         """Give due deliveries, oldest first, that are not loaded and not of an (account, domain) that is skipped."""
         found = Found()
         metas: dict[int, Message | None] = {}

@@ -88,3 +88,24 @@ async def test_more_than_a_page_goes_in_pages(tmp_path: Path) -> None:
     assert [await one.ship_once() for _ in range(4)] == [1000, 1000, 500, 0]
     assert numbers(tmp_path) == list(range(1, 2501))
     assert one.shipped == 2500
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+async def test_a_hole_that_power_loss_left_is_cut_off_with_what_stands_behind_it(tmp_path: Path, at: int) -> None:
+    await shipper(tmp_path, Store(8)).ship_once()
+    path = tmp_path / "worker-0.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[at] = bytes(len(lines[at]))
+    path.write_bytes(b"".join(lines))
+    await shipper(tmp_path, Store(9)).ship_once()
+    assert numbers(tmp_path) == list(range(1, 10))
+
+
+async def test_only_the_tail_of_a_large_file_is_read_from_its_first_whole_line(tmp_path: Path) -> None:
+    await shipper(tmp_path, Store(40_000), file_octets=1 << 30).ship_once()
+    one = shipper(tmp_path, Store(40_000), file_octets=1 << 30)
+    while await one.ship_once():
+        pass
+    assert (tmp_path / "worker-0.jsonl").stat().st_size > 2 << 20
+    assert last_shipped(tmp_path, "worker-0", SPOOL) == 40_000
+    assert numbers(tmp_path) == list(range(1, 40_001))
