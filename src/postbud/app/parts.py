@@ -121,7 +121,7 @@ def wire(
         clock, counters, held, log,
     )  # fmt: skip
     scheduler = Scheduler(
-        spool, egress, attempts, NodeLimits(settings.data / "run" / "site-limits", index, time.time),
+        spool, egress, attempts, NodeLimits(settings.data / "run" / "egress-limits", index, time.monotonic),
         scheduler_settings(settings), clock, dice.random,
         lambda what, error: log_bug(log, what, error),
     )  # fmt: skip

@@ -50,6 +50,7 @@ class Lane:
     dead: Deferred | Bounced | None = None  # why, while the pace says that the site is dead
     stopped: dict[str, tuple[float, Deferred]] = field(default_factory=dict)  # accounts that the site does not want now
     settling: bool = False
+    wants_lease: bool = False  # asked other workers for one of the connections that all share
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _batches: dict[BatchKey, list[Active]] = field(default_factory=dict)
     _order: FairQueue[BatchKey] = field(default_factory=FairQueue)

@@ -94,8 +94,9 @@ class Lanes:
         now = self._clock()
         for lane in list(self._lanes.values()):
             self._staff(lane)
+            if lane.wants_lease and not lane.waiting:
+                self._want(lane, wants=False)
             if lane.may_go(now):
-                self._limits.want(lane.name, wants=False)
                 del self._lanes[lane.key]
 
     def close(self) -> None:
@@ -160,10 +161,15 @@ class Lanes:
         lane = line.lane
         if not line.leased:
             line.leased = self._limits.acquire(lane.name, lane.routing.limits.connections)
-            self._limits.want(lane.name, wants=not line.leased)
+            if lane.wants_lease is line.leased:
+                self._want(lane, wants=not line.leased)
             if not line.leased:
                 lane.cap_shared(lane.connections - 1, self._clock() + _WANTED_SECONDS)
         return line.leased
+
+    def _want(self, lane: Lane, *, wants: bool) -> None:
+        lane.wants_lease = wants
+        self._limits.want(lane.name, wants)
 
     async def _connect(self, line: _Line) -> Connection | None:
         """Open the session for a batch that was taken; without one, the batch is settled or back in its lane."""
