@@ -17,13 +17,16 @@ without CRLF (`|` parts lines), or an object, all keys optional:
 Other keys: `words` (EHLO keywords), `tls_words` (those inside TLS), `recipients` (RCPT's reply by address), `certificate` and
 `key` (paths; without them STARTTLS is refused), `handshake` (`fail`), `inject` (octets with the 220 to STARTTLS),
 `content_close` and `content_reset` (ends after so many octets of content), `content_hang` (stops reading there),
-`early` (says it after so many octets: [octets, reply]).
+`early` (says it after so many octets: [octets, reply]). Limits, each [number, reply]: `connections_limit` (a banner beyond so
+many at once), `recipients_limit` (RCPT beyond so many in a transaction), `mails_per_second` (MAIL beyond so many within a
+second); `greylist` (RCPT's reply the first time that an address is named); `senders` (MAIL's reply by the sender's domain).
 """
 
 import argparse
 import asyncio
 import hashlib
 import json
+import select
 import socket
 import ssl
 import struct
@@ -62,6 +65,10 @@ class Sink:
         self.messages: list[dict[str, Any]] = []
         self.commands: list[str] = []  # of all sessions, in order
         self.sessions = 0
+        self.most_open = 0  # connections at once
+        self.begun: list[float] = []  # when MAIL was taken
+        self._known: set[str] = set()  # addresses that were named: what a greylist remembers
+        self._open: set[asyncio.StreamWriter] = set()
         self.host, self.port = host, port
         self._log = log
         self._times: dict[str, int] = {}
@@ -89,6 +96,24 @@ class Sink:
             value = value[min(turn, len(value) - 1)]
         return {"reply": value} if isinstance(value, str) else value
 
+    def limited(self, key: str, number: int) -> str | None:
+        """Give the reply of a limit that is exceeded."""
+        limit = self.script.get(key)
+        return limit[1] if limit and number > limit[0] else None
+
+    def greylisted(self, address: str) -> str | None:
+        """Give the reply to an address that is named the first time."""
+        known = address in self._known
+        self._known.add(address)
+        return None if known else self.script.get("greylist")
+
+    def open_now(self) -> int:
+        """Count connections whose client is there: the kernel knows of one that was killed before our loop does."""
+        poll = select.poll()
+        for writer in self._open:
+            poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return len(self._open) - len(poll.poll(0))
+
     def record(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
         if self._log is not None:
@@ -100,6 +125,8 @@ class Sink:
         assert task is not None
         self._tasks.add(task)
         self.sessions += 1
+        self._open.add(writer)
+        self.most_open = max(self.most_open, self.open_now())
         session = _Session(self, reader, writer)
         try:
             await session.run()
@@ -109,6 +136,7 @@ class Sink:
             pass  # the sink ends
         finally:
             self._tasks.discard(task)
+            self._open.discard(writer)
             writer.transport.abort()
 
 
@@ -122,7 +150,8 @@ class _Session:
         self.recipients: list[str] = []
 
     async def run(self) -> None:
-        await self.act(self.sink.action("banner"))
+        refused = self.sink.limited("connections_limit", self.sink.open_now())
+        await self.act({"reply": refused, "end": "close"} if refused else self.sink.action("banner"))
         while True:
             line = (await self.reader.readuntil(b"\r\n"))[:-2].decode("utf-8", "backslashreplace")
             self.sink.commands.append(line)
@@ -136,14 +165,21 @@ class _Session:
             await self.act(self.sink.action("ehlo", self.offer()))
         elif stage == "rcpt":
             address = rest[rest.find("<") + 1 : rest.rfind(">")]
-            reply = self.sink.script.get("recipients", {}).get(address)
+            reply = self.sink.script.get("recipients", {}).get(address) or self.sink.greylisted(address)
+            reply = reply or self.sink.limited("recipients_limit", len(self.recipients) + 1)
             if not self.mailing:
                 reply = "503 5.5.1 no MAIL"
             if (await self.act({"reply": reply} if reply else self.sink.action("rcpt"))).startswith("2"):
                 self.recipients.append(address)
         elif stage == "mail":
             self.mail, self.recipients = rest, []
-            self.mailing = (await self.act(self.sink.action("mail"))).startswith("2")
+            recent = [at for at in self.sink.begun if at > time.monotonic() - 1.0]
+            sender_domain = rest.partition(">")[0].rpartition("@")[2]
+            refused = self.sink.script.get("senders", {}).get(sender_domain)
+            refused = refused or self.sink.limited("mails_per_second", len(recent) + 1)
+            self.mailing = (await self.act({"reply": refused} if refused else self.sink.action("mail"))).startswith("2")
+            if self.mailing:
+                self.sink.begun.append(time.monotonic())
         elif stage == "data":
             default = "554 5.5.1 no recipients" if not self.recipients else None
             if (await self.act(self.sink.action("data", default))).startswith("3"):

@@ -29,6 +29,7 @@ from tests.system.smtp import content_digest, make_content, new_test_id, queued_
 T = TypeVar("T")
 Record = dict[str, Any]
 REPORTS_DOMAIN = "acme.example"  # senders are there, so reports go there
+OWNERS = {"printer-1": ("acct_acme", REPORTS_DOMAIN), "beta-1": ("acct_beta", "beta.example")}
 QUICK_RETRIES: dict[str, object] = {"retry_first_seconds": 0.5, "retry_max_seconds": 1}
 FIRST_ADDRESS = ipaddress.IPv4Address("127.1.0.1")
 
@@ -103,6 +104,13 @@ class Sites:
         self.zone_says({(name, "A"): [address] for name, address in zip(names, addresses, strict=True)})
         return addresses[0]
 
+    def many(self, domains: list[str], script: Record) -> Sink:
+        """Make domains, each a site of its own by the name of its host, that share one next hop; give it."""
+        address = self.host(script)
+        for domain in domains:
+            self.zone_says({(domain, "MX"): [f"10 mx1.{domain}."], (f"mx1.{domain}", "A"): [address]})
+        return self.sinks[address]
+
     def sink_of(self, domain: str, number: int = 1) -> Sink:
         """Give a site's next hop."""
         records = self.name_servers[0].zone[f"mx{number}.{domain}", "A"]
@@ -123,14 +131,16 @@ class Sites:
 
     # --- the client ---
 
-    def send(self, *recipients: str, content: bytes | None = None, **more: Any) -> Letter:
+    def send(self, *recipients: str, content: bytes | None = None, username: str = "printer-1", **more: Any) -> Letter:
         """Submit a message and note it in the client's log; `more` is for `smtp.submit`."""
-        content = content or make_content(new_test_id())
+        account, domain = OWNERS[username]
+        content = content or make_content(new_test_id(), sender=f"printer@{domain}")
         test_id, digest = content_digest(content)
-        sender = f"from-{test_id}@{REPORTS_DOMAIN}"
-        reply = submit(self.relay.ports["cleartext"], content, list(recipients), sender=sender, **more)
+        sender = f"from-{test_id}@{domain}"
+        more |= {"sender": sender, "username": username}
+        reply = submit(self.relay.ports["cleartext"], content, list(recipients), **more)
         letter = Letter(test_id, queued_id(reply), recipients, sender, content)
-        record = {"at": time.time(), "test_id": test_id, "account": "acct_acme", "recipients": recipients, "sha256": digest}
+        record = {"at": time.time(), "test_id": test_id, "account": account, "recipients": recipients, "sha256": digest}
         with self.client_path.open("a") as file:
             file.write(json.dumps(record | {"state": "queued", "message": letter.message}) + "\n")
         return letter
@@ -168,6 +178,16 @@ class Sites:
             return []
         delivery = accepted["deliveries"][accepted["recipients"].index(mailbox)]
         return [event for event in found if event.get("delivery") == delivery]
+
+    def latencies(self, *letters: Letter) -> list[float]:
+        """Give how long each letter took from accepted to delivered, in seconds, by its events; shortest first."""
+        wanted = {letter.message for letter in letters}
+        found = [event for event in self.relay.events() if event["kind"] == "delivered" and event["message"] in wanted]
+        return sorted(event["latency_seconds"] for event in found)
+
+    def explain(self, domain: str) -> str:
+        """Give what `postbud queue explain` says of a domain."""
+        return self.relay.command("queue", "explain", domain, "--config", "postbud.toml")
 
     def kinds(self, letter: Letter, mailbox: str | None = None) -> list[str]:
         """Give the kinds of those events."""

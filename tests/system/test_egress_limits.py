@@ -108,9 +108,11 @@ class Node(RuleBasedStateMachine):
         own = self.has.get((number, key), 0)
         assert self.worker(number).held(key) == (own, self.total(key))
         engaged = {other for other in WORKERS if self.has.get((other, key), 0) or (other, key) in self.wanting}
-        wanted = any(other != number for other, wanted in self.wanting if wanted == key)
-        expected = wanted and own > math.ceil(limit / len(engaged))
+        wanting = {other for other, wanted in self.wanting if wanted == key and other != number}
+        starving = {other for other in wanting if not self.has.get((other, key), 0)}
+        expected = bool(wanting) and own > 1 and (bool(starving) or own > math.ceil(limit / len(engaged)))
         assert self.worker(number).should_yield(key, limit) == expected
+        assert self.worker(number).starves(key) == (own > 0 and bool(starving))
 
 
 def test_workers_of_one_file_count_as_the_model_counts(tmp_path: Path) -> None:

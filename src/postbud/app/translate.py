@@ -101,6 +101,7 @@ def scheduler_settings(settings: Settings) -> SchedulerSettings:
             pause_max_seconds=min(usual.pause_max_seconds, relay.retry_max_seconds),
             dead_seconds=min(usual.dead_seconds, relay.retry_first_seconds),
             dead_max_seconds=min(usual.dead_max_seconds, relay.retry_max_seconds),
+            account_seconds=min(usual.account_seconds, relay.retry_max_seconds),
         ),
     )
 

@@ -120,9 +120,9 @@ class Lane:
         """Whether something waits here whose outcome is known: the site is dead, or does not want the account."""
         if not self._batches:
             return False
-        if self.dead is not None:
-            return self.pace.is_dead(now)
-        return any(now < until for until, _ in self.stopped.values())
+        if self.dead is not None and self.pace.is_dead(now):
+            return True
+        return any(now < until and self._order.waits(account) for account, (until, _) in self.stopped.items())
 
     def take_refused(self, now: float) -> tuple[list[Active], Deferred | Bounced | None]:
         """Take what need not be tried, with its outcome; nothing and None when there is no more."""

@@ -6,7 +6,7 @@ delivery (`attempt`, `record`). A task is one connection: it leaves when there i
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from postbud.delivery.attempt import Attempts
@@ -23,7 +23,7 @@ _IDLE_SECONDS = 5.0
 _NAP_SECONDS = 1.0
 _YIELD_SECONDS = 2.5
 _WANTED_SECONDS = 0.25
-_ACCOUNT_STOP_SECONDS = 900.0
+_TURN_SECONDS = 2.0  # how long a worker keeps a connection at least while another one has none
 
 
 class Owner(Protocol):
@@ -49,6 +49,7 @@ class _Line:
     connection: Connection | None = None
     batch: list[Active] = field(default_factory=list)
     leased: bool = False  # counts among the connections of all workers
+    leased_at: float = 0.0
 
 
 class Lanes:
@@ -96,6 +97,10 @@ class Lanes:
             self._staff(lane)
             if lane.wants_lease and not lane.waiting:
                 self._want(lane, wants=False)
+            if lane.idle and self._limits.starves(lane.name):
+                lane.wake.set()
+            if lane.wants_lease and not lane.waiting:
+                self._want(lane, wants=False)
             if lane.may_go(now):
                 del self._lanes[lane.key]
 
@@ -130,21 +135,20 @@ class Lanes:
         try:
             while not self._owner.stopping:
                 await self._drop_unusable(line)
-                if not await self._turn(lane, lingers=line.connection is not None) or not self._lease(line):
+                if not await self._turn(line):
                     break
                 line.batch = lane.next_batch()
                 if not line.batch:
                     continue
+                lane.pace.started(self._clock())  # before the connection: others that open one meanwhile wait their turn
                 connection = line.connection or await self._connect(line)
                 if connection is None:
                     break
-                lane.pace.started(self._clock())
                 outcomes = await self._attempts.run(connection, line.batch)
-                self._owner.done(line.batch)
-                self._hear(lane, line.batch, outcomes)
-                line.batch = []
-                if self._limits.should_yield(lane.name, lane.routing.limits.connections):
-                    lane.cap_shared(max(lane.connections - 1, 0), self._clock() + _YIELD_SECONDS)
+                batch, line.batch = line.batch, []
+                self._owner.done(batch)
+                self._hear(lane, batch, outcomes)
+                if self._should_yield(line):
                     break
         finally:
             lane.connections -= 1
@@ -163,9 +167,21 @@ class Lanes:
             line.leased = self._limits.acquire(lane.name, lane.routing.limits.connections)
             if lane.wants_lease is line.leased:
                 self._want(lane, wants=not line.leased)
+            line.leased_at = self._clock()
             if not line.leased:
-                lane.cap_shared(lane.connections - 1, self._clock() + _WANTED_SECONDS)
+                lane.cap_shared(lane.connections - 1, line.leased_at + _WANTED_SECONDS)
         return line.leased
+
+    def _should_yield(self, line: _Line) -> bool:
+        """Whether a worker with fewer connections should have this one; this lane then waits a little before it asks again."""
+        lane, now = line.lane, self._clock()
+        had_its_turn = now - line.leased_at >= _TURN_SECONDS
+        if not self._limits.should_yield(lane.name, lane.routing.limits.connections) and not (
+            had_its_turn and self._limits.starves(lane.name)
+        ):
+            return False
+        lane.cap_shared(max(lane.connections - 1, 0), now + _YIELD_SECONDS)
+        return True
 
     def _want(self, lane: Lane, *, wants: bool) -> None:
         lane.wants_lease = wants
@@ -190,17 +206,20 @@ class Lanes:
             connection, line.connection = line.connection, None
             await connection.quit()
 
-    async def _turn(self, lane: Lane, *, lingers: bool) -> bool:
+    async def _turn(self, line: _Line) -> bool:
         """Wait for something to do and for the right to do it; False when the task should leave."""
+        lane = line.lane
         while not self._owner.stopping:
             if not lane.waiting:
-                if not lingers or not await self._linger(lane):
+                if line.connection is None or not await self._linger(lane):
                     return False
                 continue
             delay = lane.pace.delay_seconds(self._clock())
-            rate = lane.routing.limits.messages_per_second
-            if delay <= 0 and rate:
-                delay = self._limits.reserve(lane.name, rate)
+            if delay <= 0:
+                if not self._lease(line):
+                    return False
+                rate = lane.routing.limits.messages_per_second
+                delay = self._limits.reserve(lane.name, rate) if rate else 0.0
             if delay <= 0:
                 return True
             if delay > _IDLE_SECONDS or lane.connections > lane.allowed(self._clock()):
@@ -218,7 +237,7 @@ class Lanes:
             return bool(lane.waiting)
         finally:
             lane.idle -= 1
-        return True
+        return bool(lane.waiting) or not self._limits.starves(lane.name)
 
     # -- what the site says ----------------------------------------------------------------------------------------------------
 
@@ -232,13 +251,17 @@ class Lanes:
                 self._obey(lane, batch[0], outcome, now)
         if delivered:
             lane.pace.delivered(now)
+            if lane.waiting:  # the window has grown
+                self._staff(lane)
 
     def _obey(self, lane: Lane, active: Active, outcome: Deferred, now: float) -> None:
         action = self._egress.asks(lane.key[1], outcome)
         if action is Action.SLOW:
             lane.pace.slow_down(now, outcome.why, self._dice())
         elif action is Action.ACCOUNT:
-            lane.stop_account(active.message.account, now + _ACCOUNT_STOP_SECONDS * (0.8 + 0.4 * self._dice()), outcome)
+            until = now + self._pace.account_seconds * (0.8 + 0.4 * self._dice())
+            known = replace(outcome, transcript="")  # it names this message's recipients
+            lane.stop_account(active.message.account, until, known)
             self._staff(lane)
 
     async def _not_connected(self, lane: Lane, batch: list[Active], outcome: Deferred | Bounced) -> None:

@@ -110,10 +110,10 @@ class Connection:
         reused = self._in_session > 0
         recipients = tuple(transaction.recipients[at] for at in chosen)
         mailing, cause = await self._round(transaction, recipients, before_dot)
+        if reused and mailing.unheard and not isinstance(cause, Bounced):  # it had died while it idled
+            again = await self._redial()
+            return {} if again is None else dict.fromkeys(places, again)
         if isinstance(cause, Deferred):
-            if reused and mailing.unheard:  # the session had died while it idled: no fault of this message (row 46)
-                again = await self._redial()
-                return {} if again is None else dict.fromkeys(places, again)
             rest: dict[int, Outcome] = dict.fromkeys(places, cause)
             return rest | dict(zip(chosen, mailing.interrupted(cause), strict=True))
         if isinstance(cause, Bounced):

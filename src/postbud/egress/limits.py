@@ -110,7 +110,8 @@ class NodeLimits:
     def should_yield(self, key: str, limit: int) -> bool:
         """Tell whether another living worker wants one and this one holds more than its share, `limit` by those engaged.
 
-        The share is rounded up and never below 1, so a limit below the number of workers moves on only when connections end.
+        The share is rounded up; a worker that has none gets one from whoever has two. Where nobody has two, they take turns
+        (`starves`).
         """
         mine = self._mine.get(_digest(key))
         slots = self._slots
@@ -120,8 +121,26 @@ class NodeLimits:
         if wants.count(0) + mine.wants >= WORKERS:
             return False
         living = [worker for worker in slots.engaged(mine.row) if slots.lives(worker)]
-        wanted = any(wants[worker] and worker != self._worker for worker in living)
-        return wanted and mine.held > -(-limit // len(living))
+        wanted = [worker for worker in living if wants[worker] and worker != self._worker]
+        if not wanted:
+            return False
+        counts = slots.counts(mine.row)
+        return mine.held > -(-limit // len(living)) or any(not counts[worker] for worker in wanted)
+
+    def starves(self, key: str) -> bool:
+        """Tell whether another living worker wants one, has none, and this one has."""
+        mine = self._mine.get(_digest(key))
+        slots = self._slots
+        if slots is None or mine is None or not mine.held:
+            return False
+        wants = slots.wants(mine.row)
+        if wants.count(0) + mine.wants >= WORKERS:
+            return False
+        counts = slots.counts(mine.row)
+        return any(
+            wants[worker] and not counts[worker] and worker != self._worker and slots.lives(worker)
+            for worker in slots.engaged(mine.row)
+        )
 
     def held(self, key: str) -> tuple[int, int]:
         """Give what this worker holds, and all living workers."""

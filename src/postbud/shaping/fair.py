@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-QUANTUM = 64 * 1024  # octets that an account may send before others of its class have their turn
-MAX_COST = 8 * QUANTUM  # what one item counts at most: a huge one costs a few rounds, not hundreds
+QUANTUM = 8 * 1024  # octets that an account may send before others of its class have their turn: a small message or two
+MAX_COST = 64 * QUANTUM  # what one item counts at most: a huge one costs some rounds, not thousands
 TURNS = 8  # when both classes wait, transactional has all but one of so many services
 
 K = TypeVar("K", bound=Hashable)
@@ -40,6 +40,10 @@ class FairQueue(Generic[K]):
         for ring in (self._transactional, self._marketing):
             for share in ring.values():
                 yield from share.items
+
+    def waits(self, account: str) -> bool:
+        """Whether something of an account waits."""
+        return account in self._transactional or account in self._marketing
 
     def push(self, account: str, item: K, *, marketing: bool = False, first: bool = False) -> None:
         """Queue an item behind its account's others; `first`: before them, since it was served and came back."""

@@ -38,6 +38,7 @@ class PaceSettings:
     pause_max_seconds: float = 600.0
     dead_seconds: float = 60.0
     dead_max_seconds: float = 1800.0
+    account_seconds: float = 900.0  # one account at one site, after the site's words about it
 
 
 DEFAULT_PACE = PaceSettings()
@@ -170,6 +171,8 @@ class Pace:
 
     def failed(self, now: float, why: str, dice: float) -> None:
         """No connection could be made and none is open: leave the site alone for a while."""
+        if now < self._dead_until:  # another connection that was begun before says so too: one signal
+            return
         wait = min(self._settings.dead_seconds * 2.0**self._failures, self._settings.dead_max_seconds)
         self._failures = min(self._failures + 1, 16)
         self._dead_until = now + wait * (0.8 + 0.4 * dice)

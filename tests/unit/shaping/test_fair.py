@@ -34,6 +34,15 @@ def test_everything_is_served_once_and_each_account_in_its_own_order(items: list
     assert len(queue) == 0
 
 
+def test_a_queue_knows_whose_items_wait() -> None:
+    queue: FairQueue[int] = FairQueue()
+    queue.push("a", 1)
+    queue.push("b", 2, marketing=True)
+    assert [queue.waits(account) for account in "abc"] == [True, True, False]
+    queue.remove("b")
+    assert [queue.waits(account) for account in "abc"] == [True, False, False]
+
+
 @given(
     st.lists(st.integers(1, MAX_COST), min_size=30, max_size=30), st.lists(st.integers(1, MAX_COST), min_size=30, max_size=30)
 )

@@ -146,3 +146,12 @@ def test_without_a_limit_the_lane_uses_all_its_connections() -> None:
     run = simulate(Provider(), 60, ceiling=5)
     assert run.allowed[-1] == (pytest.approx(59, abs=1), None, 5)
     assert not run.refused
+
+
+def test_connections_that_fail_together_are_one_failure() -> None:
+    pace = Pace(20, 0.0)
+    for _ in range(20):
+        pace.failed(1.0, "timed out", 0.5)
+    assert pace.state(1.0).dead_until == 1.0 + DEFAULT_PACE.dead_seconds
+    pace.failed(100.0, "timed out", 0.5)
+    assert pace.state(100.0).dead_until == 100.0 + 2 * DEFAULT_PACE.dead_seconds
