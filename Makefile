@@ -49,8 +49,9 @@ soak: $(VENV)/dev.stamp debian npm ## What is too long for every run: kills, lon
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)
 	@$(BIN)/pytest -q -m soak --timeout=0 -s tests
 
-bench: $(VENV)/dev.stamp debian ## Put the same load on Postbud and Postfix and print the ratio
-	@$(BIN)/python bench/run.py
+bench: $(VENV)/dev.stamp debian ## The same load on Postbud and its peers, ratios printed; FULL=1 the whole table, WRITE=1 into docs
+	@$(BIN)/python -m bench.run $(if $(FULL),--full) $(if $(WRITE),--write)
+	@$(if $(and $(FULL),$(shell command -v perf)),$(BIN)/python -m bench.microseconds $(if $(WRITE),--write),true)
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options

@@ -1,127 +1,117 @@
-"""Postbud and Postfix under the same load in one run: rates and their ratio.
+"""`make bench`: Postbud and its peers under the same loads in one run, interleaved; tables with ratios.
 
-Run: python bench/run.py [--messages 4000] [--sessions 20] [--octets 4096]
+Run: python -m bench.run [--full] [--write] [--rounds 3] [--only postbud,postfix]
 
-`smtp-source` submits, `smtp-sink` receives, both from Postfix's package, all on loopback and one disk. Both relays sync every
-message before their 250; Postbud also signs (RSA-2048 and Ed25519), Postfix does not. Two figures: *accepted* is messages over
-the time that `smtp-source` took, *delivered* over the time until the queue was empty. Needs root, for Postfix.
+Each round runs every party once, each time in a new folder; the order turns by one from round to round. Without `--full`: load
+A end to end at 4 KiB. Needs root (Postfix, namespaces) and a Debian machine.
 """
 
 import argparse
-import contextlib
+import datetime
 import os
-import shutil
-import subprocess
+import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import generator, idle, load, report
+from bench.parties import PARTIES, Party, install
 
-from tests.interop.postfix import AVAILABLE, postfix
-from tests.system.directory import Settings
-from tests.system.harness import Relay, free_port, wait_until
-
-PATH = f"/usr/sbin:{os.environ.get('PATH', '/usr/bin:/bin')}"
+Measure = Callable[[Party], dict[str, float]]
+END_TO_END = "4 KiB, end to end"
 
 
-@contextlib.contextmanager
-def sink() -> Iterator[int]:
-    """Run smtp-sink; give its port."""
-    port = free_port()
-    program = shutil.which("smtp-sink", path=PATH) or "smtp-sink"
-    process = subprocess.Popen([program, "-u", "nobody", f"127.0.0.1:{port}", "1000"], stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.5)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
+class Run:
+    """The figures so far."""
+
+    def __init__(self, parties: list[Party], rounds: int) -> None:
+        self.parties, self.rounds = parties, rounds
+        self.results: report.Results = {}
+        self.failures: dict[str, str] = {}
+
+    def interleave(self, name: str, measure: Measure, parties: list[Party]) -> None:
+        """Measure every party once a round; what fails is kept as a failure."""
+        figures = self.results.setdefault(name, {})
+        for number in range(self.rounds):
+            turn = number % max(1, len(parties))
+            for party in parties[turn:] + parties[:turn]:
+                try:
+                    found = measure(party)
+                except (RuntimeError, TimeoutError, OSError, ExceptionGroup) as error:
+                    self.failures[f"{name}: {party.name}"] = str(error).splitlines()[0][:200]
+                    print(f"{name:28} {party.title:34} FAILED: {error}", flush=True)
+                    continue
+                figures.setdefault(party.name, []).append(found)
+                told = "  ".join(f"{key} {value:.1f}" for key, value in found.items())
+                print(f"{name:28} {party.title:34} {told}", flush=True)
 
 
-def submit(port: int, arguments: argparse.Namespace) -> float:
-    """Send the load; give the seconds until the last 250."""
-    program = shutil.which("smtp-source", path=PATH) or "smtp-source"
-    begun = time.monotonic()
-    subprocess.run(
-        [
-            program,
-            "-d",
-            "-s",
-            str(arguments.sessions),
-            "-m",
-            str(arguments.messages),
-            "-l",
-            str(arguments.octets),
-            "-f",
-            "printer@acme.example",
-            "-t",
-            "you@dest.example",
-            "-M",
-            "bench.example",
-            f"127.0.0.1:{port}",
-        ],
-        check=True,
-        timeout=600,
-    )
-    return time.monotonic() - begun
+def load_a(run: Run, arguments: argparse.Namespace) -> None:
+    """Rates with smtp-source and smtp-sink."""
+    run.interleave(END_TO_END, partial(load.end_to_end, messages=arguments.messages, octets=4096), run.parties)
+    if arguments.full:
+        large = arguments.messages * 3 // 10
+        run.interleave("100 KB, end to end", partial(load.end_to_end, messages=large, octets=100_000), run.parties)
+        run.interleave("4 KiB, next hop down", partial(load.accept_only, messages=arguments.messages, octets=4096), run.parties)
 
 
-def measure(name: str, port: int, is_empty: Callable[[], bool], arguments: argparse.Namespace) -> tuple[float, float]:
-    """Put the load on one relay; give messages a second accepted, and accepted and delivered."""
-    accepted_seconds = submit(port, arguments)
-    begun = time.monotonic()
-    wait_until(is_empty, f"{name} has delivered everything", 600, every=0.1)
-    delivered_seconds = accepted_seconds + time.monotonic() - begun
-    accepted, delivered = arguments.messages / accepted_seconds, arguments.messages / delivered_seconds
-    print(f"{name:10} accepted {accepted:7.0f}/s   accepted and delivered {delivered:7.0f}/s", flush=True)
-    return accepted, delivered
+def load_b(run: Run, arguments: argparse.Namespace) -> report.Results:
+    """Rates and latencies with AUTH and TLS; give the latencies."""
+    parties = [party for party in run.parties if party.authenticates]
+    name = "4 KiB, AUTH and TLS, accepted"
+    run.interleave(name, partial(generator.most, messages=arguments.messages, octets=4096), parties)
+    most = {party: statistics.median(found["rate"] for found in runs) for party, runs in run.results[name].items()}
+    timed = Run(parties, run.rounds)
+    half = {party: rate / 2 for party, rate in most.items()}
 
+    def at(party: Party, rate_of: Callable[[str], float]) -> dict[str, float]:
+        return generator.latencies(party, rate_of(party.name), arguments.seconds, 4096)
 
-def run_postbud(arguments: argparse.Namespace, workers: int) -> tuple[float, float]:
-    """Measure our relay."""
-    with tempfile.TemporaryDirectory(prefix="postbud-bench-") as folder, sink() as port:
-        extra = 'log_level = "warning"'
-        relay = Relay(Path(folder), Settings(workers=workers, next_hop=f"127.0.0.1:{port}", extra=extra))
-        relay.start()
-        try:
-
-            def is_empty() -> bool:
-                return any(line == "postbud_queued_deliveries 0.0" for line in relay.metrics().splitlines())
-
-            return measure(f"postbud x{workers}", relay.ports["network"], is_empty, arguments)
-        finally:
-            relay.close()
-
-
-def run_postfix(arguments: argparse.Namespace) -> tuple[float, float]:
-    """Measure Postfix as a smarthost."""
-    with sink() as port, postfix(f"relayhost = [127.0.0.1]:{port}\nsmtpd_client_connection_count_limit = 0\n") as peer:
-
-        def is_empty() -> bool:
-            queue = peer.folder / "queue"
-            return not any(path.is_file() for name in ("incoming", "active", "deferred") for path in (queue / name).rglob("*"))
-
-        return measure("postfix", peer.port, is_empty, arguments)
+    timed.interleave("half of its own most", partial(at, rate_of=lambda name: half[name]), parties)
+    if report.REFERENCE in half:
+        timed.interleave("half of Postfix's most", partial(at, rate_of=lambda _: half[report.REFERENCE]), parties)
+    run.failures |= timed.failures
+    return timed.results
 
 
 def main() -> int:
-    """Run them one after the other and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=4000)
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--octets", type=int, default=4096)
-    parser.add_argument("--workers", type=int, default=2)
+    """Install, measure, print, and write the page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="100 KB, next hop down, load B and idle sessions as well")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its picture")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=20, help="of one run of latencies")
+    parser.add_argument("--only", default="", help="names of parties, with commas")
     arguments = parser.parse_args()
-    ours = run_postbud(arguments, arguments.workers)
-    if not AVAILABLE:
-        print("postfix is not installed, or this is not root: no ratio")
-        return 0
-    theirs = run_postfix(arguments)
-    print(f"ratio      accepted {ours[0] / theirs[0]:7.1f}     accepted and delivered {ours[1] / theirs[1]:7.1f}")
-    return 0
+    if os.geteuid() != 0:
+        print("make bench needs root: Postfix, mount and PID namespaces")
+        return 1
+    install()
+    wanted = arguments.only.split(",") if arguments.only else [party.name for party in PARTIES]
+    parties = [party for party in PARTIES if party.name in wanted and party.is_there()]
+    run = Run(parties, arguments.rounds)
+    for party in PARTIES:
+        if party.name in wanted and party not in parties:
+            run.failures[f"{END_TO_END}: {party.name}"] = "could not be installed here"
+    begun = datetime.datetime.now(datetime.UTC)
+    load_a(run, arguments)
+    timed = load_b(run, arguments) if arguments.full else {}
+    idle_rows = idle.measure() if arguments.full else []
+    figures = {"when": begun.isoformat(), "machine": report.machine(), "versions": report.versions(), "load": os.getloadavg()}
+    report.save("results", figures | {"rates": run.results, "latencies": timed, "idle": idle_rows, "failures": run.failures})
+    text = f"{begun:%Y-%m-%d}; {report.machine()}; {arguments.rounds} rounds.\n\n" + report.rates(run.results, run.failures)
+    if timed:
+        text += "\n\n" + report.latency_table(timed)
+    print("\n" + text)
+    if idle_rows:
+        print("\n" + idle.table(idle_rows))
+    if arguments.write:
+        report.write_block("tables", text)
+        report.draw(run.results)
+        if idle_rows:
+            report.write_block("idle", idle.table(idle_rows))
+    return 0 if not run.failures else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,3 @@
+mkdir -p queue state
+chown postfix state
+exec /usr/sbin/postfix -c @folder@ start-fg
