@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -140,10 +141,17 @@ def running(party: Party, next_hop_port: int) -> Iterator[Running]:
         yield one
     finally:
         if process is not None:
-            process.kill()
-            process.wait(30)
-        time.sleep(0.2)
+            _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the first process of the namespace and so all of them (`unshare --kill-child` forgets one that changed its user)."""
+    for first in _descendants(process.pid)[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+    process.kill()
+    process.wait(30)
 
 
 def _fill(folder: Path, party: Party, ports: dict[str, int]) -> None:

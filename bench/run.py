@@ -9,6 +9,7 @@ A end to end at 4 KiB. Needs root (Postfix, namespaces) and a Debian machine.
 import argparse
 import datetime
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Callable
@@ -87,6 +88,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("make bench needs root: Postfix, mount and PID namespaces")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what ends the parties
     install()
     wanted = arguments.only.split(",") if arguments.only else [party.name for party in PARTIES]
     parties = [party for party in PARTIES if party.name in wanted and party.is_there()]
