@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from postbud.delivery.attempt import Attempts
+from postbud.delivery.crowd import Crowd
 from postbud.delivery.lane import Active, Lane
 from postbud.egress.client import Connection
 from postbud.egress.egress import Egress
@@ -73,6 +74,7 @@ class Lanes:
         self._clock = clock
         self._dice = dice
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self.crowd = Crowd()
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
@@ -92,6 +94,8 @@ class Lanes:
 
     def tick(self) -> None:
         """Give lanes the connections that they may have by now; forget those that have nothing to remember."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda started: self.crowd.turned(loop.time() - started), loop.time())
         now = self._clock()
         for lane in list(self._lanes.values()):
             self._staff(lane)
@@ -121,8 +125,9 @@ class Lanes:
             if not lane.settling:
                 lane.settling = True
                 self._owner.spawn(self._settle_refused(lane), "settling what a site does not take")
-        elif lane.wants_connection(now):
+        elif lane.wants_connection(now) and (not lane.connections or self.crowd.has_room):
             lane.connections += 1
+            self.crowd.count += 1
             self._owner.spawn(self._serve(lane), "serving a lane")
         elif lane.idle and lane.waiting:
             lane.wake.set()
@@ -148,10 +153,11 @@ class Lanes:
                 batch, line.batch = line.batch, []
                 self._owner.done(batch)
                 self._hear(lane, batch, outcomes)
-                if self._should_yield(line):
+                if self._should_yield(line) or (lane.connections > 1 and self.crowd.is_crowded):
                     break
         finally:
             lane.connections -= 1
+            self.crowd.count -= 1
             self._owner.after_bug(line.batch)
             if line.connection is not None:
                 lane.connected -= 1
