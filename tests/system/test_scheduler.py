@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from postbud.delivery.cache import ContentCache
 from postbud.delivery.held import HeldOctets
 from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
+from postbud.delivery.offload import Offload
 from postbud.delivery.record import Recorder
 from postbud.delivery.scheduler import Scheduler, SchedulerSettings
 from postbud.delivery.signing import Signer
@@ -144,8 +144,8 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
     route = RouteSettings(match="*", next_hop=f"127.0.0.1:{port}", tls=TlsMode.NONE, limits=limits)
     egress = Egress(EgressSettings(hostname="relay.example", routes=(route,)), dice=random.Random(1), clock=time.monotonic)
     bugs: list[str] = []
-    executor = ThreadPoolExecutor(1)
-    signer = Signer(replica, executor, time.time)
+    signing = Offload("sign")
+    signer = Signer(replica, signing, time.time)
     held = HeldOctets()
     ahead = [0.0]
     attempts = Attempts(
@@ -167,7 +167,7 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
         await task
         listening.close()
         await spool.close()
-        executor.shutdown()
+        signing.close()
         lines.close()
         scheduler.close()
 

@@ -8,7 +8,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -25,6 +24,7 @@ from postbud.delivery.cache import ContentCache
 from postbud.delivery.held import HeldOctets
 from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
+from postbud.delivery.offload import Offload
 from postbud.delivery.record import Recorder
 from postbud.delivery.returned import Returns
 from postbud.delivery.scheduler import Scheduler
@@ -87,7 +87,7 @@ class Parts:
     smtp_counters: SmtpCounters
     delivery_counters: DeliveryCounters
     caps: HourlyCaps
-    executor: ThreadPoolExecutor
+    signing: Offload
     clock: Callable[[], float]
     lag_seconds: float = 0.0
     review_wanted: bool = True
@@ -104,13 +104,13 @@ def wire(
     seen = fingerprint(directory)
     loaded, problem = load_or_last_good(directory, kept, check_key)
     replica = Replica(loaded)
-    executor = ThreadPoolExecutor(2, thread_name_prefix="sign")
+    signing = Offload("sign")
     cache = ContentCache()
     schedule = retry_schedule(settings)
     classifier = shipped_classifier()
     recorder = Recorder(schedule, classifier, spool.ids.event, clock, dice.random)
     notifier = Notifier(NotifySettings(settings.hostname, schedule.expire_after_seconds), replica, spool.ids, clock)
-    signer = Signer(replica, executor, clock)
+    signer = Signer(replica, signing, clock)
     counters = DeliveryCounters()
     held = HeldOctets()
     egress = Egress(egress_settings(settings), dice=dice, clock=time.monotonic)
@@ -181,7 +181,7 @@ def wire(
     )
     parts = Parts(
         settings, index, log, lines, replica, follower, spool, egress, scheduler, holds, sessions, listeners, tls, shipper,
-        submission, inbound, returns, smtp_counters, counters, caps, executor, clock,
+        submission, inbound, returns, smtp_counters, counters, caps, signing, clock,
     )  # fmt: skip
 
     def changed() -> None:

@@ -4,12 +4,11 @@ A missing or broken key holds the domain; nothing leaves unsigned, but for our o
 Signatures are remade when the selector is gone or less than a day of `x=` is left (design, §2).
 """
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 import msgspec
 
+from postbud.delivery.offload import Offload
 from postbud.link.replica import Replica
 from postbud.mime.dkim import KeyProblem, SigningKey, load_key, sign_all
 from postbud.model.content import Content
@@ -45,9 +44,9 @@ def check_key(pem: bytes) -> str | None:
 class Signer:
     """Gives the DKIM-Signature fields of a message."""
 
-    def __init__(self, replica: Replica, executor: Executor, clock: Callable[[], float]) -> None:
+    def __init__(self, replica: Replica, offload: Offload, clock: Callable[[], float]) -> None:
         self._replica = replica
-        self._executor = executor
+        self._offload = offload
         self._clock = clock
         self._loaded: dict[bytes, SigningKey] = {}
 
@@ -75,11 +74,8 @@ class Signer:
             if (known.domain, known.selectors) == (domain, selectors) and known.expires_at - now >= _LEFT_AT_LEAST_SECONDS:
                 return known.fields, None
         expires_at = now + EXPIRES_AFTER_SECONDS
-        fields = await asyncio.get_running_loop().run_in_executor(
-            self._executor,
-            lambda: sign_all(
-                content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at
-            ),
+        fields = await self._offload.run(
+            lambda: sign_all(content.header, content.facts.sha256_relaxed, domain=domain, keys=keys, at=now, expires=expires_at)
         )
         return fields, msgspec.msgpack.encode(Signatures(fields, expires_at, domain, selectors))
 

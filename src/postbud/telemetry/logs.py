@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import deque
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import structlog
 
 _MAX_WAITING = 10_000
 _LINES_AT_ONCE = 500
+_GATHER_SECONDS = 0.02
 
 
 class Log(Protocol):
@@ -48,6 +50,7 @@ class Lines:
         self._waiting: deque[str] = deque()
         self._wake = threading.Event()
         self._closing = False
+        self._awake = False  # the thread is about to look: another wake would cost a switch of threads and change nothing
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -59,7 +62,9 @@ class Lines:
             self.dropped += 1
             return
         self._waiting.append(message)
-        self._wake.set()
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
 
     log = debug = info = warn = warning = error = critical = fatal = exception = msg
 
@@ -72,7 +77,10 @@ class Lines:
     def _run(self) -> None:
         while True:
             self._wake.wait()
+            if not self._closing:
+                time.sleep(_GATHER_SECONDS)
             self._wake.clear()
+            self._awake = False
             while self._waiting:
                 lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LINES_AT_ONCE))]
                 self._write("\n".join(lines).encode("utf-8", "backslashreplace") + b"\n", len(lines))
