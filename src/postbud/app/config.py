@@ -17,6 +17,7 @@ from postbud.model.settings import SettingsError, convert
 
 _ENV_PREFIX = "POSTBUD__"
 MIB = 1024 * 1024
+MAX_WORKERS = 64  # as many as the shared limits have places for (egress/slots.py)
 
 
 class ListenerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def workers(self) -> int:
         """How many relay workers run."""
-        return self.config.relay.workers or len(os.sched_getaffinity(0))
+        return self.config.relay.workers or min(len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
 def load_settings(path: Path | None, environment: Mapping[str, str], data: str | None = None) -> Settings:
@@ -222,8 +223,8 @@ def _check_numbers(relay: RelayTable, name: str) -> None:
         "relay.messages_per_connection": relay.messages_per_connection,
         "relay.timeout_scale": relay.timeout_scale,
     }
-    if relay.workers < 0:
-        raise SettingsError(f"{name}: relay.workers is 0 (as many as cores) or more")
+    if not 0 <= relay.workers <= MAX_WORKERS:
+        raise SettingsError(f"{name}: relay.workers is 0 (as many as cores) to {MAX_WORKERS}")
     for key, value in positive.items():
         if value <= 0:
             raise SettingsError(f"{name}: {key} is more than 0")

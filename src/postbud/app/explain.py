@@ -66,7 +66,7 @@ async def _ask(domain: str, settings: Settings) -> list[dict[str, Any]]:
 
 def text_of(views: list[dict[str, Any]], now: float) -> str:
     """Lay the workers' answers out for people."""
-    first = views[0]
+    first = next((view for view in views if "site" in view), views[0])
     if "site" not in first:
         return f"{first['domain']}: {first['outcome']} {first['enhanced']}, {first['why']}\n"
     lines = [
@@ -79,7 +79,7 @@ def text_of(views: list[dict[str, Any]], now: float) -> str:
     for limit in first["limits"]:
         value = "none" if limit["name"] == "messages_per_second" and not limit["value"] else f"{limit['value']:g}"
         lines.append(f"  {limit['name']:<28}{value:<8}{limit['rule']}")
-    lanes = [(view["worker"], lane) for view in views for lane in view["lanes"]]
+    lanes = [(view["worker"], lane) for view in views for lane in view.get("lanes", ())]
     lines.append("now       " + ("" if lanes else "no worker has mail for it in memory"))
     for worker, lane in lanes:
         lines.extend(_lane(worker, lane, now))

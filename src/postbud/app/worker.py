@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ _CERTIFICATE_WARN_SECONDS = 3600.0
 async def run_worker(settings: Settings, directory: Path, index: int) -> int:
     """Run a worker; give its exit status: 0 after a clean stop, 1 when the spool broke (the supervisor starts it anew)."""
     telemetry = settings.config.telemetry
+    _raise_descriptors()
     log, lines = configure(level=telemetry.log_level, as_json=telemetry.log_json, worker=str(index))
     stop = asyncio.Event()
     broken: list[str] = []
@@ -85,6 +87,13 @@ async def run_worker(settings: Settings, directory: Path, index: int) -> int:
     if not broken:
         log.info("stopped")
     return 1 if broken else 0
+
+
+def _raise_descriptors() -> None:
+    """Use all the descriptors that the system allows: each session and each connection out is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_the_collector() -> None:

@@ -71,11 +71,11 @@ class Returns:
         message = _message_of(accepted)
         batch = Batch()
         changes: list[Change] = []
-        known = _recipients_of(accepted)
+        known = _Recipients(accepted, returned.id)
         seen: set[tuple[str, str]] = set()
         named = False
         for recipient in returned.recipients:
-            found = _named(known, returned.id, recipient)
+            found = known.named(recipient)
             if found is None:
                 continue
             named = True
@@ -163,27 +163,26 @@ def _message_of(accepted: Event) -> Message:
     )
 
 
-def _recipients_of(accepted: Event) -> list[Accepted]:
-    told = zip_longest(accepted.recipients, accepted.deliveries, accepted.notify, accepted.orcpt, fillvalue="")
-    return [Accepted(*one) for one in told]
+class _Recipients:
+    """The recipients of an accepted message, found by what a returned DSN says of them. Built once for all its blocks."""
 
+    def __init__(self, accepted: Event, wanted_id: str) -> None:
+        told = zip_longest(accepted.recipients, accepted.deliveries, accepted.notify, accepted.orcpt, fillvalue="")
+        known = [Accepted(*one) for one in told]
+        self._own = next((one for one in known if one.id == wanted_id), known[0] if len(known) == 1 else None)
+        self._by_mailbox = {_key(one.mailbox): one for one in known}
+        self._by_orcpt = {_key(one.orcpt.partition(";")[2]): one for one in reversed(known) if one.orcpt}
 
-def _named(known: list[Accepted], wanted_id: str, recipient: ReturnedRecipient) -> Accepted | None:
-    """Give the recipient that a block means: the token's own, else the only one, else the one that it names.
+    def named(self, block: ReturnedRecipient) -> Accepted | None:
+        """Give the recipient that a block means: the token's own, else the only one, else the one that it names.
 
-    The original recipient decides where it is one of ours: the final one may be where a next hop forwarded it to.
-    """
-    own = next((one for one in known if one.id == wanted_id), None)
-    if own is not None:
-        return own
-    if len(known) == 1:
-        return known[0]
-    original, final = _key(recipient.original), _key(recipient.mailbox)
-    by_orcpt = next((one for one in known if original and one.orcpt and _key(one.orcpt.partition(";")[2]) == original), None)
-    if by_orcpt is not None:
-        return by_orcpt
-    by_mailbox = {_key(one.mailbox): one for one in known}
-    return by_mailbox.get(original) or by_mailbox.get(final)
+        The original recipient decides where it is one of ours: the final one may be where a next hop forwarded it to.
+        """
+        if self._own is not None:
+            return self._own
+        original = _key(block.original) if block.original else ""
+        found = self._by_orcpt.get(original) or self._by_mailbox.get(original)
+        return found or self._by_mailbox.get(_key(block.mailbox))
 
 
 def _delivery_of(accepted: Event, found: Accepted, recipient: ReturnedRecipient, host: str) -> Delivery:

@@ -6,10 +6,10 @@ second owner out, so a lease needs no expiry of its own. Knows nothing of SMTP a
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from postbud.delivery.attempt import Attempts
@@ -28,6 +28,7 @@ from postbud.spool.sqlite import Spool
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
 _HORIZON_SECONDS = 30.0
+_MAX_FULL = 10_000  # more need not be skipped: they are read again and left again
 _AFTER_BUG_SECONDS = 30.0
 _AFTER_BUG_MAX_SECONDS = 3600.0
 
@@ -64,6 +65,7 @@ class Scheduler:
         self._on_bug = on_bug
         self._active: dict[DeliveryId, Active] = {}
         self._shares: Shares[Share] = Shares(settings.active_limit)
+        self._accounts: Shares[str] = Shares(settings.active_limit)
         self._full: dict[tuple[str, str], Share] = {}  # (account, domain) that waits on disk until its share has drained
         self._later: list[tuple[float, int, Active]] = []
         self._serial = itertools.count()
@@ -71,6 +73,7 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self._backlog = True  # something due may be on disk that is not in memory
         self._look_at = 0.0
+        self._tick_at = 0.0
         self._filling = asyncio.Event()
         self._claimed: set[DeliveryId] = set()
         self._watchers: list[set[DeliveryId]] = []
@@ -81,8 +84,8 @@ class Scheduler:
         """Take deliveries that were just committed; beyond the bound and the share they wait on disk."""
         soon = self._clock() + _HORIZON_SECONDS
         for delivery in deliveries:
-            if delivery.id not in self._active and delivery.due_at <= soon and not self._take(message, delivery):
-                self._backlog = True
+            if delivery.due_at <= soon and delivery.id not in self._active and delivery.id not in self._claimed:
+                self._take(message, delivery)
 
     def claim(self, delivery_id: DeliveryId) -> bool:
         """Take a delivery away from the scheduler, so that the caller alone may change it, until `give_back`.
@@ -104,7 +107,7 @@ class Scheduler:
         self._claimed.difference_update(delivery_ids)
         self.rouse()
 
-    @contextmanager
+    @contextlib.contextmanager
     def watch(self) -> Iterator[set[DeliveryId]]:
         """Give a set of the deliveries that change hands while the block runs: what was read before may be stale."""
         touched: set[DeliveryId] = set()
@@ -191,17 +194,19 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 (whatever the disk says, what is in memory goes on)
                 self._on_bug("loading due deliveries", error)
             self._wake_later()
-            self._lanes.tick()
+            now = self._clock()
+            if now >= self._tick_at or now < self._tick_at - _TICK_SECONDS:
+                self._tick_at = now + _TICK_SECONDS
+                self._lanes.tick()
+                self._relieve()
             self._filling.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._filling.wait()
-            except TimeoutError:
-                self._relieve()
 
     def _relieve(self) -> None:
         """Look at the disk again where a full share has drained, and every few seconds for what has fallen due."""
-        drained = [pair for pair, share in self._full.items() if self._shares.has_drained(share)]
+        drained = [pair for pair, share in self._full.items() if self._has_drained(share)]
         for pair in drained:
             del self._full[pair]
         if drained or self._clock() >= self._look_at:
@@ -209,8 +214,8 @@ class Scheduler:
 
     async def _load_due(self) -> None:
         room = self._settings.active_limit - self._shares.total
-        at_once = min(self._settings.load_batch, max(1, self._settings.active_limit // 2))
-        if not self._backlog or room < at_once // 2:
+        at_once = min(self._settings.load_batch, room)
+        if not self._backlog or at_once < 1:
             return
         self._backlog = False
         now = self._clock()
@@ -222,27 +227,33 @@ class Scheduler:
                 self._take(message, delivery)
         if len(found) >= at_once:
             self._backlog = True
-            self._filling.set()
+            if at_once >= self._settings.load_batch // 8:  # else there is hardly any room: the next tick is soon enough
+                self._filling.set()
 
-    def _take(self, message: Message, delivery: Delivery) -> bool:
+    def _take(self, message: Message, delivery: Delivery) -> None:
         """Let a delivery in, if its share has room; else remember that its like waits on disk."""
         routing = self._egress.known_route(delivery.domain, message.pool, message.require_tls)
         share = (message.account, routing.site if routing is not None else delivery.domain)
-        if self.stopping or not self._shares.has_room(share):
-            self._full[message.account, delivery.domain] = share
-            return False
+        if self.stopping or not (self._shares.has_room(share) and self._accounts.has_room(message.account)):
+            if len(self._full) < _MAX_FULL:
+                self._full[message.account, delivery.domain] = share
+            return
         active = Active(message, delivery, share)
         self._active[delivery.id] = active
         self._shares.take(share)
+        self._accounts.take(message.account)
         if delivery.due_at > self._clock():
             self._wake_at(active, delivery.due_at)
         else:
             self._place(active, routing)
-        return True
 
     def _forget(self, active: Active) -> None:
         if self._active.pop(active.delivery.id, None) is not None:
             self._shares.give_back(active.share)
+            self._accounts.give_back(active.message.account)
+
+    def _has_drained(self, share: Share) -> bool:
+        return self._shares.has_drained(share) and self._accounts.has_drained(share[0])
 
     def _wake_at(self, active: Active, at: float) -> None:
         heapq.heappush(self._later, (at, next(self._serial), active))

@@ -25,6 +25,7 @@ from postbud.wire.mailing import failure
 
 MAX_TRIES = 6
 _V6_PAUSE_SECONDS = 600.0
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _NO_MAIL_HERE = 521  # RFC 7504
 
@@ -183,6 +184,8 @@ class Dialer:
         except OSError as error:
             self._pause_v6(six=six and fallback and error.errno in _UNREACHABLE)
             why = f"{hop.host}[{address}]:{hop.port}: {error.strerror or error}"
+            if error.errno in _SHORT:  # of ours: says nothing of the site (row 20)
+                raise _FailedError(Deferred(why, "4.3.1", Scope.MESSAGE, peer=peer)) from error
             raise _FailedError(Deferred(why, "4.4.1", Scope.SITE, peer=peer)) from error
         return session
 

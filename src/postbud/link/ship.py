@@ -18,7 +18,6 @@ from postbud.model.refusal import Refusal
 _POLL_SECONDS = 0.2
 _PAGE = 1000
 _PRUNE_SECONDS = 60.0
-_TAIL_OCTETS = 1 << 20
 
 ReadEvents = Callable[[int, int], Awaitable[list[tuple[int, bytes]]]]
 PruneEvents = Callable[[int, float], Awaitable[int]]
@@ -91,6 +90,7 @@ class FileShipper:
         self.shipped += len(page)
 
     def _write(self, page: list[tuple[int, bytes]]) -> None:
+        self._rotate_if_full()
         lines = b"".join(b'{"seq":%d,"spool":%d,%b\n' % (seq, self._settings.spool_id, event[1:]) for seq, event in page)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -100,12 +100,8 @@ class FileShipper:
             except OSError:
                 os.ftruncate(descriptor, start)  # half a page must not stay: its second try would double it
                 raise
-            size = start + len(lines)
         finally:
             os.close(descriptor)
-        if size >= self._settings.file_octets:
-            self._sync()
-            self._rotate(page[-1][0])
 
     def _sync(self) -> None:
         """Have what was written on disk: the spool is about to forget it, or nobody will look at this file again."""
@@ -119,8 +115,12 @@ class FileShipper:
             finally:
                 os.close(descriptor)
 
-    def _rotate(self, seq: int) -> None:
-        self._path.rename(self._settings.folder / f"{self._settings.name}.{seq:016d}.jsonl")
+    def _rotate_if_full(self) -> None:
+        """Put a full file aside, before the next page: what fails here fails with nothing written, and is tried again."""
+        if not self._path.exists() or self._path.stat().st_size < self._settings.file_octets:
+            return
+        self._sync()
+        self._path.rename(self._settings.folder / f"{self._settings.name}.{self.seq:016d}.jsonl")
         for old in self._rotated()[: -self._settings.files]:
             old.unlink(missing_ok=True)
 
@@ -138,32 +138,33 @@ def rotated(folder: Path, name: str) -> list[Path]:
 
 
 def last_shipped(folder: Path, name: str, spool_id: int) -> int:
-    """Cut a torn last line; give the last number that was written for a spool, 0 when none was."""
-    for path in (folder / f"{name}.jsonl", *reversed(rotated(folder, name))):
+    """Cut off what is torn; give the last number that was written for a spool, 0 when none was."""
+    current = folder / f"{name}.jsonl"
+    for path in (current, *reversed(rotated(folder, name))):
         if not path.exists():
             continue
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_OCTETS))
-            tail = file.read()
-            begin = 0 if len(tail) == size else tail.find(b"\n") + 1  # the first line of a cut-out tail is half a line
-            whole, mark = _whole(tail, begin)
-            file.truncate(size - len(tail) + whole)
+        whole, mark = _whole(path)
+        if path == current and whole < path.stat().st_size:
+            os.truncate(path, whole)
         if mark is not None:
             return mark.seq if mark.spool == spool_id else 0
     return 0
 
 
-def _whole(tail: bytes, begin: int) -> tuple[int, _Mark | None]:
-    """Give where the whole lines from `begin` end, and the last one's mark."""
+def _whole(path: Path) -> tuple[int, _Mark | None]:
+    """Give where the whole lines of a file end, and the last one's mark. What stands behind a line that is none is not ours."""
+    end = 0
     mark: _Mark | None = None
-    while (end := tail.find(b"\n", begin) + 1) > 0:
-        try:
-            mark = msgspec.json.decode(tail[begin:end], type=_Mark)
-        except msgspec.DecodeError:
-            break
-        begin = end
-    return begin, mark
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                mark = msgspec.json.decode(line, type=_Mark)
+            except msgspec.DecodeError:
+                break
+            end += len(line)
+    return end, mark
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

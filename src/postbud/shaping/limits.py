@@ -5,6 +5,7 @@ A site is an MX set rolled up (`(alt1|alt2).aspmx.l.google.com`) or `host:port` 
 Also the words by which providers say "slow down" or "not this sender". Knows no lane and no connection.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import re2
 from postbud.model.outcome import Deferred, Outcome
 
 _MAX_TEXT = 500
+_MAX_VALUE = 1e6
+_ADDRESS = re.compile(r"<[^<>]*>|[^\s@<>]+@[^\s@<>]+")
 _SLOW_CODES = frozenset({"4.3.2", "4.4.5", "4.7.28"})  # RFC 3463; x.7.28 is "mail flood detected"
 
 
@@ -123,7 +126,7 @@ class Shaping:
         if not isinstance(outcome, Deferred) or outcome.reply is None:
             return Action.NONE
         reply = outcome.reply
-        text = " ".join((reply.text, reply.enhanced or ""))[:_MAX_TEXT]
+        text = _ADDRESS.sub("", reply.text)[:_MAX_TEXT]  # else who names a mailbox "throttle" could slow a site for all
         for words in self._words:
             if (not words.match or _matches(site, words.match)) and words.patterns.Match(text):
                 return words.action
@@ -175,8 +178,8 @@ def _rule(name: str, table: dict[str, Any]) -> _Rule:
         if value is None:
             continue
         right = isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or isinstance(value, int))
-        if not right or value <= 0:
-            raise ShapingError(f"{label}: {key} is a number above 0")
+        if not right or not 0 < value <= _MAX_VALUE:
+            raise ShapingError(f"{label}: {key} is a number above 0, at most {_MAX_VALUE:.0f}")
         values.append((key, float(value)))
     return _Rule(label, tuple(pattern.lower() for pattern in match), tuple(values))
 

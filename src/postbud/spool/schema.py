@@ -13,7 +13,7 @@ import apsw
 from postbud.spool.values import SpoolUnusable
 
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
-VERSION = 1
+VERSION = 2
 FILE_NAME = "spool.db"
 PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
@@ -41,7 +41,9 @@ CREATE TABLE quarantine (
 """
 
 # version a spool has → statements that bring it one further, each run in one transaction with the new version's number
-_MIGRATIONS: dict[int, str] = {}
+_MIGRATIONS: dict[int, str] = {
+    1: "DROP INDEX delivery_due; CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);",
+}
 
 
 def check_sqlite(version: str) -> None:

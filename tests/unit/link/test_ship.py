@@ -64,10 +64,9 @@ async def test_rotation_keeps_the_newest_files_and_no_line_twice(tmp_path: Path)
     for count in range(1, 8):
         await shipper(tmp_path, Store(count), file_octets=1, files=3).ship_once()
     assert len(rotated(tmp_path, "worker-0")) == 3
-    assert numbers(tmp_path) == [5, 6, 7]
-    assert not (tmp_path / "worker-0.jsonl").exists()
+    assert numbers(tmp_path) == [4, 5, 6, 7]
     await shipper(tmp_path, Store(9)).ship_once()
-    assert numbers(tmp_path) == [5, 6, 7, 8, 9]
+    assert numbers(tmp_path) == [4, 5, 6, 7, 8, 9]
 
 
 async def test_a_file_torn_in_its_only_line_leads_back_to_the_rotated_one(tmp_path: Path) -> None:
@@ -101,11 +100,42 @@ async def test_a_hole_that_power_loss_left_is_cut_off_with_what_stands_behind_it
     assert numbers(tmp_path) == list(range(1, 10))
 
 
-async def test_only_the_tail_of_a_large_file_is_read_from_its_first_whole_line(tmp_path: Path) -> None:
-    await shipper(tmp_path, Store(40_000), file_octets=1 << 30).ship_once()
-    one = shipper(tmp_path, Store(40_000), file_octets=1 << 30)
+async def test_a_hole_far_from_the_end_of_a_large_file_is_found(tmp_path: Path) -> None:
+    store = Store(40_000)
+    one = shipper(tmp_path, store, file_octets=1 << 30)
     while await one.ship_once():
         pass
-    assert (tmp_path / "worker-0.jsonl").stat().st_size > 2 << 20
-    assert last_shipped(tmp_path, "worker-0", SPOOL) == 40_000
+    path = tmp_path / "worker-0.jsonl"
+    assert path.stat().st_size > 2 << 20
+    octets = bytearray(path.read_bytes())
+    octets[100_000:104_096] = bytes(4096)
+    path.write_bytes(octets)
+    two = shipper(tmp_path, store, file_octets=1 << 30)
+    assert two.seq < 3_000
+    while await two.ship_once():
+        pass
     assert numbers(tmp_path) == list(range(1, 40_001))
+
+
+async def test_zeros_without_an_end_are_cut_off(tmp_path: Path) -> None:
+    await shipper(tmp_path, Store(100)).ship_once()
+    path = tmp_path / "worker-0.jsonl"
+    path.write_bytes(path.read_bytes() + bytes(1_500_000))
+    await shipper(tmp_path, Store(101)).ship_once()
+    assert numbers(tmp_path) == list(range(1, 102))
+
+
+async def test_a_rotation_that_fails_writes_no_page_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shipper(tmp_path, Store(10), file_octets=1).ship_once()
+    two = shipper(tmp_path, Store(12), file_octets=1)
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many"):
+                await two.ship_once()
+    await two.ship_once()
+    assert numbers(tmp_path) == list(range(1, 13))
