@@ -50,6 +50,8 @@ class Party:
         return Path(self.program).exists()
 
 
+# No party asks this machine's name servers.
+_START = "mount --bind /dev/null /etc/resolv.conf; exec sh -eu run.sh"
 _POSTBUD = (sys.executable, "-c", "import importlib.metadata as m; print(m.version('postbud'))")
 _POSTCONF = ("/usr/sbin/postconf", "-d", "mail_version")
 _EXIM, _SMTPD, _HARAKA = (
@@ -130,7 +132,7 @@ def running(party: Party, next_hop_port: int) -> Iterator[Running]:
         _fill(folder, party, ports | {"next_hop_port": next_hop_port})
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-eu", "run.sh"],
+                ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", _START],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

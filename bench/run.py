@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="100 KB, next hop down, load B and idle sessions as well")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its picture")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--messages", type=int, default=4000)
     parser.add_argument("--seconds", type=float, default=20, help="of one run of latencies")
     parser.add_argument("--only", default="", help="names of parties, with commas")
     arguments = parser.parse_args()

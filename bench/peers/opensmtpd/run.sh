@@ -12,4 +12,4 @@ mount --bind spool /var/spool
 mount --bind lib /var/lib
 mount -t tmpfs none /run
 mkdir -p -m 0711 /var/spool/smtpd
-exec @cache@/opensmtpd/usr/sbin/smtpd -F -f smtpd.conf
+exec @cache@/opensmtpd/usr/sbin/smtpd -d -f smtpd.conf
