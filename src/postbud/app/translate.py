@@ -96,6 +96,7 @@ def scheduler_settings(settings: Settings) -> SchedulerSettings:
     usual = PaceSettings()
     return SchedulerSettings(
         active_limit=relay.active_deliveries,
+        delay_notice_after_seconds=relay.delay_notice_after_seconds,
         pace=PaceSettings(
             pause_seconds=min(usual.pause_seconds, relay.retry_first_seconds),
             pause_max_seconds=min(usual.pause_max_seconds, relay.retry_max_seconds),

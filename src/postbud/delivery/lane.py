@@ -8,6 +8,7 @@ Pure bookkeeping without I/O. Deliveries of one message stand together, so that 
 import asyncio
 from dataclasses import dataclass, field
 
+from postbud.delivery.record import owes
 from postbud.egress.routing import Routing
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import MessageId
@@ -50,6 +51,7 @@ class Lane:
     dead: Deferred | Bounced | None = None  # why, while the pace says that the site is dead
     stopped: dict[str, tuple[float, Deferred]] = field(default_factory=dict)  # accounts that the site does not want now
     settling: bool = False
+    look_at: float = 0.0  # when to look for what waited too long
     wants_lease: bool = False  # asked other workers for one of the connections that all share
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _batches: dict[BatchKey, list[Active]] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Lane:
         """Take the next deliveries that leave in one transaction; empty when nothing is ready."""
         limit = self.routing.limits.recipients_per_transaction
         while (key := self._order.pop(self._cost)) is not None:
-            waiting = self._batches.pop(key)
+            waiting = self._batches.pop(key)  # empty when all of it was overdue
             batch, rest = waiting[:limit], waiting[limit:]
             if rest:
                 self._batches[key] = rest
@@ -107,6 +109,19 @@ class Lane:
         else:
             self._batches[key] = batch
             self._order.push(message.account, key, marketing=message.marketing, first=True)
+
+    def take_overdue(self, now: float, notice_after_seconds: float) -> list[Active]:
+        """Take what should not wait for its turn any longer: it has expired, or its sender is owed a word about the delay."""
+        taken = [
+            active
+            for batch in self._batches.values()
+            for active in batch
+            if not active.cancelled and _is_overdue(active, now, notice_after_seconds)
+        ]
+        for active in taken:
+            self._batches[_batch_key(active)].remove(active)
+            active.leased, active.recorded = True, False
+        return taken
 
     def take_all(self) -> list[Active]:
         """Empty the lane and give what was ready, leased to the caller."""
@@ -156,6 +171,8 @@ class Lane:
 
     def _cost(self, key: BatchKey) -> int:
         batch = self._batches[key]
+        if not batch:
+            return 0
         return batch[0].message.size_octets + _RECIPIENT_COST * len(batch)
 
     def _lease(self, keys: list[BatchKey]) -> list[Active]:
@@ -163,6 +180,14 @@ class Lane:
         for active in taken:
             active.leased, active.recorded = True, False
         return taken
+
+
+def _is_overdue(active: Active, now: float, notice_after_seconds: float) -> bool:
+    delivery = active.delivery
+    if delivery.expires_at <= now:
+        return True
+    late = now - delivery.created_at >= notice_after_seconds
+    return late and not delivery.delay_notified and owes(active.message, delivery, "delayed")
 
 
 def _batch_key(active: Active) -> BatchKey:

@@ -16,12 +16,13 @@ from postbud.egress.client import Connection
 from postbud.egress.egress import Egress
 from postbud.egress.limits import NodeLimits
 from postbud.egress.routing import Routing
-from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome
+from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome, Scope
 from postbud.shaping.limits import Action
 from postbud.shaping.pace import Pace, PaceSettings
 
 _IDLE_SECONDS = 5.0
 _NAP_SECONDS = 1.0
+_OVERDUE_SECONDS = 10.0
 _YIELD_SECONDS = 2.5
 _WANTED_SECONDS = 0.25
 _TURN_SECONDS = 2.0  # how long a worker keeps a connection at least while another one has none
@@ -62,6 +63,7 @@ class Lanes:
         attempts: Attempts,
         limits: NodeLimits,
         pace: PaceSettings,
+        notice_after_seconds: float,
         owner: Owner,
         clock: Callable[[], float],
         dice: Callable[[], float],
@@ -70,6 +72,7 @@ class Lanes:
         self._attempts = attempts
         self._limits = limits
         self._pace = pace
+        self._notice_after_seconds = notice_after_seconds
         self._owner = owner
         self._clock = clock
         self._dice = dice
@@ -99,14 +102,23 @@ class Lanes:
         now = self._clock()
         for lane in list(self._lanes.values()):
             self._staff(lane)
-            if lane.wants_lease and not lane.waiting:
+            if lane.wants_lease and not (lane.waiting and lane.pace.connections(now)):
                 self._want(lane, wants=False)
             if lane.idle and self._limits.starves(lane.name):
                 lane.wake.set()
-            if lane.wants_lease and not lane.waiting:
-                self._want(lane, wants=False)
+            if lane.waiting and now >= lane.look_at:
+                lane.look_at = now + _OVERDUE_SECONDS
+                self._give_up_waiting(lane, now)
             if lane.may_go(now):
                 del self._lanes[lane.key]
+
+    def _give_up_waiting(self, lane: Lane, now: float) -> None:
+        """Record what waited for its turn until it expired, or so long that its sender should know (P3)."""
+        taken = lane.take_overdue(now, self._notice_after_seconds)
+        if taken:
+            why = lane.pace.state(now).why or "no connection became free"
+            outcome = Deferred(f"waited for its turn at {lane.key[1]}: {why}", "4.4.5", Scope.SITE)
+            self._owner.spawn(self._settle(taken, outcome), "settling what waited too long")
 
     def close(self) -> None:
         """Let go of the limits that workers share."""
@@ -276,6 +288,10 @@ class Lanes:
         if lane.connected > 0:  # it takes us, only not so often: wait for those connections, count no attempt
             lane.pace.refused_connection(now, lane.connected, outcome.why)
             lane.put_back(batch)
+            return
+        if outcome.scope is Scope.MESSAGE:  # no descriptor or memory of ours: it is no fault of the site (row 20)
+            lane.put_back(batch)
+            lane.cap_shared(0, now + _NAP_SECONDS)
             return
         if isinstance(outcome, Deferred):
             if self._egress.asks(lane.key[1], outcome) is Action.SLOW:

@@ -40,6 +40,7 @@ class SchedulerSettings:
     active_limit: int = 20_000
     load_batch: int = 2_000
     pace: PaceSettings = field(default_factory=PaceSettings)
+    delay_notice_after_seconds: float = 4 * 3600.0
 
 
 class Scheduler:
@@ -59,7 +60,7 @@ class Scheduler:
         self.stopping = False
         self._spool = spool
         self._egress = egress
-        self._lanes = Lanes(egress, attempts, limits, settings.pace, self, clock, dice)
+        self._lanes = Lanes(egress, attempts, limits, settings.pace, settings.delay_notice_after_seconds, self, clock, dice)
         self._settings = settings
         self._clock = clock
         self._on_bug = on_bug

@@ -74,6 +74,7 @@ class Pace:
         self._pauses = 0
         self._dead_until = 0.0
         self._failures = 0
+        self._forget_at = 0.0
         self._speed = 0.0
         self._measured_at = now
         self._resumed_at = now
@@ -105,7 +106,8 @@ class Pace:
 
     def remembers(self, now: float) -> bool:
         """Whether something was learned about the site that a new `Pace` would not know."""
-        return now < max(self._paused_until, self._dead_until, self._capped_until) or self._rate_at(now) is not None
+        until = max(self._paused_until, self._dead_until, self._capped_until, self._forget_at if self._failures else 0.0)
+        return now < until or self._rate_at(now) is not None
 
     def state(self, now: float) -> PaceState:
         """Give what is to be seen."""
@@ -176,6 +178,7 @@ class Pace:
         wait = min(self._settings.dead_seconds * 2.0**self._failures, self._settings.dead_max_seconds)
         self._failures = min(self._failures + 1, 16)
         self._dead_until = now + wait * (0.8 + 0.4 * dice)
+        self._forget_at = self._dead_until + 2 * wait  # else who is alone in the lane would always find a new site
         self._window, self._threshold = 1.0, float(self._ceiling)
         self._why = why
 

@@ -11,6 +11,7 @@ from postbud.egress.routing import Hop, Routing
 from postbud.egress.settings import TlsMode
 from postbud.egress.source import Source
 from postbud.model.delivery import Delivery, Message
+from postbud.model.envelope import Notify
 from postbud.model.outcome import Deferred, Scope
 from postbud.shaping.limits import SiteLimits
 from postbud.shaping.pace import Pace
@@ -81,3 +82,19 @@ def test_a_transaction_has_so_many_recipients_and_the_rest_come_next(lane: Lane)
     lane.push(active(9))
     batches = [[each.delivery.id for each in lane.next_batch()] for _ in range(4)]
     assert batches == [["dlv_0", "dlv_1"], ["dlv_2", "dlv_3"], ["dlv_4"], ["dlv_9"]]
+
+
+def test_what_waits_too_long_is_taken_once_and_the_rest_keeps_its_turn(lane: Lane) -> None:
+    expired, waiting, late = active(1), active(2), active(3)
+    expired.delivery.expires_at = 50.0
+    late.delivery.notify = Notify.of("DELAY")
+    for one in (expired, waiting, late):
+        lane.push(one)
+    assert lane.take_overdue(10.0, 100.0) == []
+    assert lane.take_overdue(60.0, 100.0) == [expired]
+    assert lane.take_overdue(100.0, 100.0) == [late]
+    assert lane.take_overdue(100.0, 100.0) == []
+    assert [one.leased for one in (expired, waiting, late)] == [True, False, True]
+    assert lane.next_batch() == [waiting]
+    assert lane.next_batch() == []
+    assert not lane.waiting

@@ -52,7 +52,7 @@ def test_whatever_happens_the_limits_hold_and_the_lane_comes_back(moves: list[tu
         state = pace.state(now)
         assert state.messages_per_second is None or state.messages_per_second >= RATE_MIN
         assert pace.connections(now) > 0 or state.paused_until or state.dead_until
-    now += max(FORGET_SECONDS, DEFAULT_PACE.dead_max_seconds * 1.2) + DEFAULT_PACE.pause_max_seconds * 1.2
+    now += max(FORGET_SECONDS, DEFAULT_PACE.dead_max_seconds * 3.2) + DEFAULT_PACE.pause_max_seconds * 1.2
     assert pace.connections(now) >= 1
     assert pace.delay_seconds(now) == 0
     assert pace.state(now).messages_per_second is None
@@ -155,3 +155,12 @@ def test_connections_that_fail_together_are_one_failure() -> None:
     assert pace.state(1.0).dead_until == 1.0 + DEFAULT_PACE.dead_seconds
     pace.failed(100.0, "timed out", 0.5)
     assert pace.state(100.0).dead_until == 100.0 + 2 * DEFAULT_PACE.dead_seconds
+
+
+def test_a_dead_site_is_remembered_until_the_next_try_has_had_its_chance() -> None:
+    pace = Pace(10, 0.0)
+    pace.failed(0.0, "timed out", 0.5)
+    assert pace.remembers(2 * DEFAULT_PACE.dead_seconds)
+    assert not pace.remembers(4 * DEFAULT_PACE.dead_seconds)
+    pace.connected()
+    assert not pace.remembers(DEFAULT_PACE.dead_seconds)
