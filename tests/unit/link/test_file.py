@@ -195,3 +195,18 @@ def test_a_new_worker_starts_from_the_newest_copy_of_another_and_without_any_it_
     directory, problem = load_or_last_good(path, kept, lambda _: None)
     assert list(directory.accounts) == ["acct_1"]
     assert "accounts.toml" in (problem or "")
+
+
+def test_a_look_reads_the_file_for_names_only_when_it_changed(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.toml"
+    path.write_text('key_file = "one.key"\n')
+    before = fingerprint(path)
+    assert [name for name, *_ in before] == ["", "one.key"]
+    (tmp_path / "one.key").write_text("now it is there")
+    after = fingerprint(path, before)
+    assert after != before
+    assert fingerprint(path, after) == after
+    path.write_text('key_file = "another.key"\n')
+    assert [name for name, *_ in fingerprint(path, after)] == ["", "another.key"]
+    path.unlink()
+    assert fingerprint(path, after) == (("", 0, 0, 0),)
