@@ -4,7 +4,10 @@ Row 41, and what `postbud queue explain` shows meanwhile. Next hops and retries 
 the invariant checker. Crowds of mail and of sites are in `test_crowds`, limits across workers in `test_shared_limits`.
 """
 
+import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,10 @@ OWN_RULES = """
 name = "one at a time"
 match = ["mx1.rate.row41.example", "mx1.middle.storm.example"]
 connections = 1
+
+[[site]]
+match = ["mx1.seldom.example"]
+messages_per_second = 0.15
 """
 COMPLAINTS = "451 4.7.1 The sender acme.example deferred due to complaints, see https://help.example"
 
@@ -38,6 +45,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
 def check(sites: Sites, letters: list[Letter], **wanted: int) -> None:
     counts = sites.check(*letters)
     assert {name: counts[name] for name in wanted} == wanted, dict(counts)
+
+
+def cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_explained(sites: Sites, domain: str, *words: str) -> str:
@@ -97,6 +109,20 @@ def test_a_rate_limit_said_in_words_is_found_and_kept_in_the_order_of_the_accoun
     arrived = [receipt["test_id"] for receipt in sites.received() if receipt["test_id"] in set(at_once)]
     assert arrived == at_once
     check(sites, letters + others, events_delivered=60, duplicates=0, queued_still=0)
+
+
+def test_a_site_that_takes_a_message_in_some_seconds_costs_no_time_in_between(sites: Sites) -> None:
+    sites.site("seldom.example")
+    letters = [sites.send(f"a{n}@seldom.example") for n in range(3)]
+    (worker,) = sites.relay.workers()
+    began, before = time.monotonic(), cpu_seconds(worker)
+    sites.wait_final(*letters, seconds=60)
+    passed, used = time.monotonic() - began, cpu_seconds(worker) - before
+    print(f"3 messages in {passed:.1f} s, {used:.2f} s of them computing")
+    first, *later = [message["at"] for message in sites.sink_of("seldom.example").messages]
+    assert later[-1] - first > 2 / 0.15 - 0.5
+    assert used < passed / 2
+    check(sites, letters, events_delivered=3, events_deferred=0, duplicates=0, queued_still=0)
 
 
 # -- words about one account -----------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class Lane:
     stopped: dict[str, tuple[float, Deferred]] = field(default_factory=dict)  # accounts that the site does not want now
     settling: bool = False
     look_at: float = 0.0  # when to look for what waited too long
+    rests_until: float = 0.0  # its next turn is that far away
     wants_lease: bool = False  # asked other workers for one of the connections that all share
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _batches: dict[BatchKey, list[Active]] = field(default_factory=dict)
@@ -162,7 +163,7 @@ class Lane:
 
     def wants_connection(self, now: float) -> bool:
         """Whether another connection would be of use and is allowed."""
-        return bool(self._batches) and self.idle == 0 and self.connections < self.allowed(now)
+        return bool(self._batches) and self.idle == 0 and now >= self.rests_until and self.connections < self.allowed(now)
 
     def may_go(self, now: float) -> bool:
         """Whether nothing is lost with the lane: nothing waits, nobody works, nothing is remembered of the site."""

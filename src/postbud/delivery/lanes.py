@@ -22,6 +22,7 @@ from postbud.shaping.pace import Pace, PaceSettings
 
 _IDLE_SECONDS = 5.0
 _NAP_SECONDS = 1.0
+_REST_SECONDS = 30.0  # a lane whose next turn is far away opens no connection till then, and looks again after so long
 _OVERDUE_SECONDS = 10.0
 _YIELD_SECONDS = 2.5
 _WANTED_SECONDS = 0.25
@@ -240,7 +241,10 @@ class Lanes:
                 delay = self._limits.reserve(lane.name, rate) if rate else 0.0
             if delay <= 0:
                 return True
-            if delay > _IDLE_SECONDS or lane.connections > lane.allowed(self._clock()):
+            if delay > _IDLE_SECONDS:
+                lane.rests_until = self._clock() + min(delay, _REST_SECONDS)
+                return False
+            if lane.connections > lane.allowed(self._clock()):
                 return False
             await asyncio.sleep(min(delay, _NAP_SECONDS))
         return False

@@ -66,6 +66,12 @@ def test_a_site_that_came_back_is_not_dead_and_still_does_not_want_the_account(l
     assert lane.take_refused(1000.0)[1] is NOT_YOU
 
 
+def test_a_lane_whose_next_turn_is_far_away_opens_no_connection_till_then(lane: Lane) -> None:
+    lane.push(active(1))
+    lane.rests_until = 10.0
+    assert [lane.wants_connection(now) for now in (9.0, 10.0)] == [False, True]
+
+
 def test_what_is_put_back_is_first_of_its_account(lane: Lane) -> None:
     for number in (1, 2, 3):
         lane.push(active(number))
