@@ -33,6 +33,12 @@ def machine(folder: str = "/var/tmp") -> str:
     )
 
 
+def commit() -> str:
+    """Name the commit that was measured; a plus behind it: with changes on top."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def save(name: str, figures: Any) -> Path:
     """Write raw figures to build/bench."""
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -100,9 +100,17 @@ def main() -> int:
     load_a(run, arguments)
     timed = load_b(run, arguments) if arguments.full else {}
     idle_rows = idle.measure() if arguments.full else []
-    figures = {"when": begun.isoformat(), "machine": report.machine(), "versions": report.versions(), "load": os.getloadavg()}
+    figures = {
+        "when": begun.isoformat(),
+        "commit": report.commit(),
+        "machine": report.machine(),
+        "versions": report.versions(),
+        "load": os.getloadavg(),
+    }
     report.save("results", figures | {"rates": run.results, "latencies": timed, "idle": idle_rows, "failures": run.failures})
-    text = f"{begun:%Y-%m-%d}; {report.machine()}; {arguments.rounds} rounds.\n\n" + report.rates(run.results, run.failures)
+    text = f"{begun:%Y-%m-%d}, commit {report.commit()}; {report.machine()}; {arguments.rounds} rounds.\n\n" + report.rates(
+        run.results, run.failures
+    )
     if timed:
         text += "\n\n" + report.latency_table(timed)
     print("\n" + text)
