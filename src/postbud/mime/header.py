@@ -7,7 +7,7 @@ Invariant: joining the raw octets of all fields gives the section back; time is 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 MAX_LINE_OCTETS = 998  # RFC 5322 s2.1.1, without CRLF
@@ -114,6 +114,12 @@ class HeaderSection:
     def count(self, name: bytes) -> int:
         """Tell how many fields of a name (lower case) there are."""
         return len(self._index.get(name, ()))
+
+    def repeated(self, names: Collection[bytes]) -> list[bytes]:
+        """Give those of the names (lower case) that stand more than once."""
+        if len(self._index) == len(self.fields):  # nothing does
+            return []
+        return [name for name in names if len(self._index.get(name, ())) > 1]
 
     def value(self, name: bytes) -> bytes | None:
         """Give the unfolded value of the first field of a name (lower case), None when there is none."""

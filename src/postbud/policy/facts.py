@@ -74,7 +74,7 @@ def gather(
         reply_to=_addresses(section, b"reply-to"),
         to=_addresses(section, b"to") if kind is Kind.MARKETING else ABSENT,
         cc=_addresses(section, b"cc") if kind is Kind.MARKETING else ABSENT,
-        duplicates=tuple(name.decode() for name in SINGLETONS if section.count(name) > 1),
+        duplicates=tuple(name.decode() for name in section.repeated(SINGLETONS)),
         date=date.decode("utf-8", "replace") if date is not None else None,
         date_at=parse_date(date) if date is not None else None,
         message_id=_text(section, b"message-id"),

@@ -12,9 +12,11 @@ import time
 from collections import deque
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 _MAX_WAITING = 10_000
+_JSON = msgspec.json.Encoder(enc_hook=repr)
 _LINES_AT_ONCE = 500
 _GATHER_SECONDS = 0.02
 
@@ -95,6 +97,14 @@ class Lines:
             self.dropped += lines
 
 
+def _as_json(logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
+    """Do in one step what structlog's own processors do in three: a line for each message is a tenth of accepting it."""
+    if "exc_info" in fields:
+        fields = structlog.processors.format_exc_info(logger, method, fields)
+    fields["level"] = method
+    return _JSON.encode(fields).decode()
+
+
 def configure(*, level: str, as_json: bool, worker: str) -> tuple[Log, Lines]:
     """Make the one logger of a process and its sink.
 
@@ -105,15 +115,16 @@ def configure(*, level: str, as_json: bool, worker: str) -> tuple[Log, Lines]:
     number = logging.getLevelName(level.upper())
     if not isinstance(number, int):
         raise ValueError(f"log level {level!r} is none of debug, info, warning, error")
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    stamp: Any = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    for_people: list[Any] = [
+        structlog.processors.add_log_level,
+        stamp,
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False),
+    ]
     log: Log = structlog.wrap_logger(
         lines,
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[stamp, _as_json] if as_json else for_people,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         worker=worker,
     )

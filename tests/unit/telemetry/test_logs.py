@@ -1,6 +1,8 @@
 """A log that cannot be written never stops mail (row 60)."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,20 @@ def test_workers_numbers_add_up_or_take_the_largest() -> None:
     assert "postbud_messages_accepted_total 5.0" in text
     assert "postbud_loop_lag_seconds 0.3" in text
     assert all(series.text for series in SERIES.values())
+
+
+def test_a_line_is_json_with_level_time_and_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    log, lines = configure(level="info", as_json=True, worker="7")
+    log.debug("not shown")
+    log.info("accepted", octets=5, path=Path("/x"))
+    try:
+        raise ValueError("no")
+    except ValueError:
+        log.exception("bug", what="test")
+    lines.close()
+    first, second = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert (first["event"], first["level"], first["worker"], first["octets"]) == ("accepted", "info", "7", 5)
+    assert first["timestamp"].endswith("Z")
+    assert "/x" in first["path"]
+    assert second["level"] == "error"
+    assert "ValueError: no" in second["exception"]
