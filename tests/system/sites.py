@@ -48,7 +48,7 @@ class Letter:
 class Sites:
     """A relay by MX, and everything that it can reach. All sites are on one port, each host on its own address."""
 
-    def __init__(self, folder: Path, relay: dict[str, object], *, name_servers: int = 1) -> None:
+    def __init__(self, folder: Path, relay: dict[str, object], *, name_servers: int = 1, ttl: int = 1) -> None:
         self.port = free_port()
         self.client_path = folder / "client.jsonl"
         self.sinks: dict[str, Sink] = {}  # by address
@@ -58,7 +58,7 @@ class Sites:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sites", daemon=True)
         self._thread.start()
-        self.name_servers = [self._run(DnsStub({}, ttl=1).__aenter__()) for _ in range(name_servers)]
+        self.name_servers = [self._run(DnsStub({}, ttl=ttl).__aenter__()) for _ in range(name_servers)]
         servers = ", ".join(f'"127.0.0.1:{stub.port}"' for stub in self.name_servers)
         self.settings = Settings(
             relay={"smtp_port": self.port, "expire_after_seconds": 600, "retry_first_seconds": 0.5, "retry_max_seconds": 1}

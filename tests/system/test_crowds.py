@@ -34,7 +34,8 @@ MakeSites = Callable[..., Sites]
 def make(tmp_path: Path, request: pytest.FixtureRequest) -> MakeSites:
     def make_sites(*heaps: Heap, **relay: object) -> Sites:
         (tmp_path / "own.toml").write_text(OWN_RULES)
-        sites = Sites(tmp_path, {"shaping_file": "own.toml", "retry_first_seconds": 300, "retry_max_seconds": 3600} | relay)
+        settings = {"shaping_file": "own.toml", "retry_first_seconds": 300, "retry_max_seconds": 3600} | relay
+        sites = Sites(tmp_path, settings, ttl=3600)  # the name server shares a thread with the next hops, which are busy
         request.addfinalizer(sites.close)
         sites.site(GOOD)
         if heaps:

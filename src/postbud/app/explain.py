@@ -80,7 +80,7 @@ def text_of(views: list[dict[str, Any]], now: float) -> str:
         value = "none" if limit["name"] == "messages_per_second" and not limit["value"] else f"{limit['value']:g}"
         lines.append(f"  {limit['name']:<28}{value:<8}{limit['rule']}")
     lanes = [(view["worker"], lane) for view in views for lane in view.get("lanes", ())]
-    lines.append("now       " + ("" if lanes else "no worker has mail for it in memory"))
+    lines.append("now" if lanes else "now       no worker has mail for it in memory")
     for worker, lane in lanes:
         lines.extend(_lane(worker, lane, now))
     return "\n".join(lines) + "\n"
