@@ -26,7 +26,7 @@ def machine(folder: str = "/var/tmp") -> str:
     text = Path("/proc/cpuinfo").read_text()
     processor = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    disk = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False).stdout.strip()
+    disk = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True, check=False).stdout.split()[-1]
     return (
         f"{os.cpu_count()} cores ({processor[1] if processor else platform.machine()}), {memory:.0f} GiB, queues on {disk}, "
         f"Linux {platform.release()}, Python {platform.python_version()}"
