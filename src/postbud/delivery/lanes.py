@@ -273,7 +273,7 @@ class Lanes:
                 self._obey(lane, batch[0], outcome, now)
         if delivered:
             lane.pace.delivered(now)
-            if lane.waiting:  # the window has grown
+            if lane.waiting and lane.connections < lane.routing.limits.connections:  # the window has grown
                 self._staff(lane)
 
     def _obey(self, lane: Lane, active: Active, outcome: Deferred, now: float) -> None:

@@ -16,6 +16,7 @@ import errno
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from postbud.egress.slots import HELD_MAX, WORKERS, Slots
@@ -222,5 +223,6 @@ class NodeLimits:
             del self._mine[digest]
 
 
+@lru_cache(4096)  # asked several times a message
 def _digest(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
