@@ -24,6 +24,7 @@ second); `greylist` (RCPT's reply the first time that an address is named); `sen
 
 import argparse
 import asyncio
+import bisect
 import hashlib
 import json
 import select
@@ -114,6 +115,10 @@ class Sink:
             poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
         return len(self._open) - len(poll.poll(0))
 
+    def begun_lately(self) -> int:
+        """Count the MAIL commands that were taken within the last second."""
+        return len(self.begun) - bisect.bisect(self.begun, time.monotonic() - 1.0)
+
     def record(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
         if self._log is not None:
@@ -126,7 +131,8 @@ class Sink:
         self._tasks.add(task)
         self.sessions += 1
         self._open.add(writer)
-        self.most_open = max(self.most_open, self.open_now())
+        if len(self._open) > self.most_open:
+            self.most_open = max(self.most_open, self.open_now())
         session = _Session(self, reader, writer)
         try:
             await session.run()
@@ -150,7 +156,8 @@ class _Session:
         self.recipients: list[str] = []
 
     async def run(self) -> None:
-        refused = self.sink.limited("connections_limit", self.sink.open_now())
+        limits = "connections_limit" in self.sink.script
+        refused = self.sink.limited("connections_limit", self.sink.open_now()) if limits else None
         await self.act({"reply": refused, "end": "close"} if refused else self.sink.action("banner"))
         while True:
             line = (await self.reader.readuntil(b"\r\n"))[:-2].decode("utf-8", "backslashreplace")
@@ -173,10 +180,9 @@ class _Session:
                 self.recipients.append(address)
         elif stage == "mail":
             self.mail, self.recipients = rest, []
-            recent = [at for at in self.sink.begun if at > time.monotonic() - 1.0]
             sender_domain = rest.partition(">")[0].rpartition("@")[2]
             refused = self.sink.script.get("senders", {}).get(sender_domain)
-            refused = refused or self.sink.limited("mails_per_second", len(recent) + 1)
+            refused = refused or self.sink.limited("mails_per_second", self.sink.begun_lately() + 1)
             self.mailing = (await self.act({"reply": refused} if refused else self.sink.action("mail"))).startswith("2")
             if self.mailing:
                 self.sink.begun.append(time.monotonic())
