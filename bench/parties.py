@@ -137,6 +137,7 @@ def running(party: Party, next_hop_port: int) -> Iterator[Running]:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # Linux shares cores by session (sched_autogroup), and some servers open their own
             )
         one = Running(party, folder, ports["port"], ports["auth_port"], process)
         _wait_for_greeting(one)
