@@ -110,10 +110,12 @@ class Sink:
 
     def open_now(self) -> int:
         """Count connections whose client is there: the kernel knows of one that was killed before our loop does."""
+        files = [writer.get_extra_info("socket").fileno() for writer in self._open]
         poll = select.poll()
-        for writer in self._open:
-            poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        return len(self._open) - len(poll.poll(0))
+        for file in files:
+            if file >= 0:  # else it was closed meanwhile
+                poll.register(file, select.POLLRDHUP)
+        return sum(file >= 0 for file in files) - len(poll.poll(0))
 
     def begun_lately(self) -> int:
         """Count the MAIL commands that were taken within the last second."""
@@ -131,10 +133,10 @@ class Sink:
         self._tasks.add(task)
         self.sessions += 1
         self._open.add(writer)
-        if len(self._open) > self.most_open:
-            self.most_open = max(self.most_open, self.open_now())
         session = _Session(self, reader, writer)
         try:
+            if len(self._open) > self.most_open:
+                self.most_open = max(self.most_open, self.open_now())
             await session.run()
         except (_EndError, ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.LimitOverrunError):
             pass

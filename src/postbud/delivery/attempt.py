@@ -31,7 +31,7 @@ from postbud.spool.values import Batch, Damaged, SpoolBroken, Unknown
 from postbud.telemetry.logs import Log
 
 _SETTLE_RETRY_SECONDS = 1.0
-_SETTLED_AT_ONCE = 200  # messages whose results share commits
+_SETTLED_AT_ONCE = 50  # messages whose results share commits
 
 
 @dataclass(slots=True)
@@ -117,11 +117,18 @@ class Attempts:
         return outcomes
 
     async def settle_unsent(self, batches: list[list[Active]], outcome: Deferred | Bounced) -> None:
-        """Record an outcome that came before any transaction: no route, no connection."""
+        """Record an outcome that came before any transaction: no route, no connection.
+
+        Half of the time is left to others: such records may be many, and none of them is urgent.
+        """
+        loop = asyncio.get_running_loop()
         for start in range(0, len(batches), _SETTLED_AT_ONCE):
+            began = loop.time()
             async with asyncio.TaskGroup() as group:
                 for batch in batches[start : start + _SETTLED_AT_ONCE]:
                     group.create_task(self._settle(batch[0].message, batch, [outcome] * len(batch), None, None))
+            if start + _SETTLED_AT_ONCE < len(batches):
+                await asyncio.sleep(loop.time() - began)
 
     async def hold(self, batch: list[Active], holder: Hold, reason: str) -> None:
         """Put deliveries on hold, with their events, in one commit."""

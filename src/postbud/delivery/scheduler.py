@@ -22,11 +22,12 @@ from postbud.model.delivery import Delivery, Message, State
 from postbud.model.ids import DeliveryId
 from postbud.model.outcome import Bounced, Deferred, Scope
 from postbud.shaping.pace import PaceSettings
-from postbud.shaping.shares import Shares
+from postbud.shaping.shares import ALPHA, Shares
 from postbud.spool.sqlite import Spool
 
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
+_FRESH_ALPHA = 4 * ALPHA  # with fresh mail an account may have two thirds of the active set, with its backlog one
 _HORIZON_SECONDS = 30.0
 _MAX_FULL = 10_000  # more need not be skipped: they are read again and left again
 _AFTER_BUG_SECONDS = 30.0
@@ -86,7 +87,7 @@ class Scheduler:
         soon = self._clock() + _HORIZON_SECONDS
         for delivery in deliveries:
             if delivery.due_at <= soon and delivery.id not in self._active and delivery.id not in self._claimed:
-                self._take(message, delivery)
+                self._take(message, delivery, fresh=True)
 
     def claim(self, delivery_id: DeliveryId) -> bool:
         """Take a delivery away from the scheduler, so that the caller alone may change it, until `give_back`.
@@ -225,17 +226,21 @@ class Scheduler:
             found = await self._spool.load_due(now + _HORIZON_SECONDS, at_once, self._active, self._full)
         for message, delivery in found:
             if delivery.id not in self._active and delivery.id not in touched and delivery.id not in self._claimed:
-                self._take(message, delivery)
+                self._take(message, delivery, fresh=False)
         if len(found) >= at_once:
             self._backlog = True
             if at_once >= self._settings.load_batch // 8:  # else there is hardly any room: the next tick is soon enough
                 self._filling.set()
 
-    def _take(self, message: Message, delivery: Delivery) -> None:
-        """Let a delivery in, if its share has room; else remember that its like waits on disk."""
+    def _take(self, message: Message, delivery: Delivery, *, fresh: bool) -> None:
+        """Let a delivery in, if its share has room; else remember that its like waits on disk.
+
+        Fresh mail finds room beside its account's own backlog: on disk it would wait behind all of it.
+        """
         routing = self._egress.known_route(delivery.domain, message.pool, message.require_tls)
         share = (message.account, routing.site if routing is not None else delivery.domain)
-        if self.stopping or not (self._shares.has_room(share) and self._accounts.has_room(message.account)):
+        has_room = self._accounts.has_room(message.account, _FRESH_ALPHA if fresh else ALPHA)
+        if self.stopping or not (has_room and self._shares.has_room(share)):
             if len(self._full) < _MAX_FULL:
                 self._full[message.account, delivery.domain] = share
             return

@@ -32,10 +32,10 @@ class Shares(Generic[K]):
         """Give how many places a party holds."""
         return self._held[party]
 
-    def has_room(self, party: K) -> bool:
-        """Whether a party may take one more place."""
+    def has_room(self, party: K, alpha: float = ALPHA) -> bool:
+        """Whether a party may take one more place; a greater `alpha` for what should find room beside the party's others."""
         free = self._limit - self._total
-        return free > 0 and self._held[party] < max(FLOOR, ALPHA * free)
+        return free > 0 and self._held[party] < max(FLOOR, alpha * free)
 
     def has_drained(self, party: K) -> bool:
         """Whether a party that was full has room for a good part of its share again, so that a refill is worth a look."""
