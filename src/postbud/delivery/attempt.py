@@ -31,7 +31,7 @@ from postbud.spool.values import Batch, Damaged, SpoolBroken, Unknown
 from postbud.telemetry.logs import Log
 
 _SETTLE_RETRY_SECONDS = 1.0
-_SETTLED_AT_ONCE = 50  # messages whose results share commits
+_SETTLED_AT_ONCE = 16  # messages whose results share commits
 
 
 @dataclass(slots=True)
