@@ -151,7 +151,7 @@ async def test_random_garbage_in_pages_never_gives_a_wrong_content(tmp_path):
         try:
             assert await count_whole(spool, sent) >= len(sent) - 20
             await assert_told(spool, sent)
-        except Exception as error:  # damage that quick_check cannot see breaks the spool; the next open salvages
+        except Exception as error:  # damage that the quick check cannot see breaks the spool; the next open salvages
             assert spool.broken, repr(error)
             await spool.close()
             spool = await Spool.open(folder, SMALL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from postbud.spool.values import SpoolLocked
 
-DAMAGE_MARK = "check-me"  # left by a writer that met a damaged page: the next check has no time limit
+DAMAGE_MARK = "check-me"  # left by a writer that met a damaged page: the next check is thorough and has no time limit
 _RESERVE_NAME = "reserve"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})

@@ -1,6 +1,5 @@
 """Opening a folder: lock, version, integrity, leftovers of the last process. Runs on one thread before any other starts."""
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage, Reader
 from postbud.spool.rows import Codec
 from postbud.spool.salvage import finish_switch, salvage
-from postbud.spool.schema import FILE_NAME, open_reader, open_writer, prepare, quick_check
+from postbud.spool.schema import FILE_NAME, find_damage, open_reader, open_writer, prepare
 from postbud.spool.statements import Statements
 from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
 
@@ -95,11 +94,11 @@ def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], floa
     marked = (folder / DAMAGE_MARK).exists()
     finish_switch(folder)
     counters = Counters()
-    connection, spool_id, found = _open_checked(path, math.inf if marked else settings.check_seconds)
+    connection, spool_id, found = _open_checked(path, None if marked else settings.check_seconds)
     if found is not None:
         connection.close()
         counters.quarantined += salvage(folder, found, clock)
-        connection, spool_id, found = _open_checked(path, math.inf)
+        connection, spool_id, found = _open_checked(path, None)
     if found is not None:
         raise SpoolUnusable(f"{path} is damaged beyond salvage: {found}")
     (folder / DAMAGE_MARK).unlink(missing_ok=True)
@@ -131,12 +130,12 @@ def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], floa
     return opened
 
 
-def _open_checked(path: Path, seconds: float) -> tuple[apsw.Connection, int, str | None]:
+def _open_checked(path: Path, seconds: float | None) -> tuple[apsw.Connection, int, str | None]:
     """Open the connection that writes; give it with the spool's number and the first damage found."""
     connection: apsw.Connection | None = None
     try:
         connection = open_writer(path)
-        return connection, prepare(connection), quick_check(connection, seconds)
+        return connection, prepare(connection), find_damage(connection, seconds)
     except (apsw.CorruptError, apsw.NotADBError) as error:
         return connection or apsw.Connection(":memory:"), 0, str(error)
 

@@ -4,6 +4,7 @@ Owns the DDL, the schema version and its migrations, the SQLite version check an
 connection writes and checkpoints; the other only reads.
 """
 
+import math
 import secrets
 import time
 from pathlib import Path
@@ -106,12 +107,15 @@ def prepare(connection: apsw.Connection) -> int:
     return _meta(connection, "spool")
 
 
-def quick_check(connection: apsw.Connection, seconds: float) -> str | None:
-    """Look for structural damage, for so long at most; give the first finding."""
-    until = time.monotonic() + seconds
+def find_damage(connection: apsw.Connection, seconds: float | None) -> str | None:
+    """Look for structural damage, for so long at most; give the first finding.
+
+    None: as long as it takes, and indexes are compared with their tables too, which the quick look leaves out.
+    """
+    until = math.inf if seconds is None else time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
     try:
-        found = connection.execute("PRAGMA quick_check(1)").get
+        found = connection.execute(f"PRAGMA {'integrity_check' if seconds is None else 'quick_check'}(1)").get
     except apsw.InterruptError:
         return None
     except (apsw.CorruptError, apsw.NotADBError) as error:
