@@ -6,7 +6,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,12 @@ def rates(results: Results, failures: dict[str, str]) -> str:
     blocks = []
     for measure, parties in results.items():
         rows = []
-        theirs = [run["rate"] for run in parties.get(REFERENCE, [])]
+        theirs = _by_round(parties.get(REFERENCE, []))
         for party in PARTIES:
-            ours = [run["rate"] for run in parties.get(party.name, []) if "rate" in run]
+            ours = _by_round(parties.get(party.name, []))
             failure = failures.get(f"{measure}: {party.name}")
             if ours:
-                cells = [f"{value:,.0f}" for value in (min(ours), statistics.median(ours), max(ours))]
+                cells = [f"{value:,.0f}" for value in _spread(ours.values())]
                 row = [party.title, found.get(party.name, ""), *cells, _ratio(ours, theirs)]
                 rows.append(row)
             if failure:
@@ -86,11 +86,19 @@ def latency_table(results: Results) -> str:
     return _table(["latency to 250, ms", "load", "rate", "p50", "p95", "p99", "p99 of the runs"], rows)
 
 
-def _ratio(ours: list[float], theirs: list[float]) -> str:
-    if not theirs:
+def _by_round(runs: list[dict[str, float]]) -> dict[float, float]:
+    return {run["round"]: run["rate"] for run in runs}
+
+
+def _spread(values: Collection[float]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)
+
+
+def _ratio(ours: dict[float, float], theirs: dict[float, float]) -> str:
+    each = [rate / theirs[number] for number, rate in ours.items() if number in theirs]
+    if not each:
         return "no Postfix"
-    middle = statistics.median(ours) / statistics.median(theirs)
-    each = [one / other for one, other in zip(ours, theirs, strict=False)]
+    middle = statistics.median(ours.values()) / statistics.median(theirs.values())
     return f"{middle:.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
@@ -116,9 +124,9 @@ def draw(results: Results) -> None:
     for measure, parties in results.items():
         bars = []
         for party in PARTIES:
-            runs = [run["rate"] for run in parties.get(party.name, [])]
+            runs = _by_round(parties.get(party.name, []))
             if runs:
-                bars.append(Bar(party.title, min(runs), statistics.median(runs), max(runs), party.layers[0] == "postbud"))
+                bars.append(Bar(party.title, *_spread(runs.values()), party.layers[0] == "postbud"))
         if bars and "end to end" in measure:
             charts[f"Messages a second, {measure}"] = sorted(bars, key=lambda bar: -bar.median)
     if charts:

@@ -42,7 +42,7 @@ class Run:
                     self.failures[f"{name}: {party.name}"] = str(error).splitlines()[0][:200]
                     print(f"{name:28} {party.title:34} FAILED: {error}", flush=True)
                     continue
-                figures.setdefault(party.name, []).append(found)
+                figures.setdefault(party.name, []).append(found | {"round": number})
                 told = "  ".join(f"{key} {value:.1f}" for key, value in found.items())
                 print(f"{name:28} {party.title:34} {told}", flush=True)
 
