@@ -51,7 +51,7 @@ soak: $(VENV)/dev.stamp debian npm ## What is too long for every run: kills, lon
 
 bench: $(VENV)/dev.stamp debian ## The same load on Postbud and its peers, ratios printed; FULL=1 the whole table, WRITE=1 into docs
 	@$(BIN)/python -m bench.run $(if $(FULL),--full) $(if $(WRITE),--write)
-	@$(if $(and $(FULL),$(shell command -v perf)),$(BIN)/python -m bench.microseconds $(if $(WRITE),--write),true)
+	@$(if $(FULL),$(BIN)/python -m bench.microseconds $(if $(WRITE),--write),true)
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options

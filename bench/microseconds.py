@@ -9,6 +9,7 @@ Run: python -m bench.microseconds [--write] [--messages 8000]
 import argparse
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--messages", type=int, default=8000)
     arguments = parser.parse_args()
+    if shutil.which("perf") is None:
+        sys.exit("perf is not here: apt-get install linux-perf")
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as name:
         micros, objects = by_object(arguments.messages, Path(name))
         packages, functions = by_package(arguments.messages, Path(name))
