@@ -110,8 +110,8 @@ class Node(RuleBasedStateMachine):
         engaged = {other for other in WORKERS if self.has.get((other, key), 0) or (other, key) in self.wanting}
         wanting = {other for other, wanted in self.wanting if wanted == key and other != number}
         starving = {other for other in wanting if not self.has.get((other, key), 0)}
-        expected = bool(wanting) and own > 1 and (bool(starving) or own > math.ceil(limit / len(engaged)))
-        assert self.worker(number).should_yield(key, limit) == expected
+        expected = bool(wanting) and own > 1 and own > math.ceil(limit / len(engaged))
+        assert self.worker(number).should_yield(key, limit, own) == expected
         assert self.worker(number).starves(key) == (own > 0 and bool(starving))
 
 
@@ -335,7 +335,7 @@ limits = NodeLimits(folder / "limits", 0, lambda: now)
 assert not limits.acquire("site", 5) and limits.reserve("site", 5.0) > 0 and limits.held("site") == (0, 0)
 limits.want("site", True)
 limits.release("site")
-assert not limits.should_yield("site", 5)
+assert not limits.should_yield("site", 5, 0)
 (folder / "ballast").unlink()
 assert not limits.acquire("site", 5)  # the disk is looked at once a second
 now = 1.5
@@ -419,9 +419,9 @@ def test_it_takes_microseconds(tmp_path: Path) -> None:
     measure("acquire and release", acquire_and_release)
     assert [one.acquire("site", 5) for _ in range(3)] + [other.acquire("site", 5) for _ in range(2)] == [True] * 5
     measure("acquire, refused", lambda: one.acquire("site", 5))
-    measure("should_yield, nobody waits", lambda: one.should_yield("site", 5))
+    measure("should_yield, nobody waits", lambda: one.should_yield("site", 5, 5))
     other.want("site", True)
-    measure("should_yield, somebody waits", lambda: one.should_yield("site", 5))
+    measure("should_yield, somebody waits", lambda: one.should_yield("site", 5, 5))
     measure("held", lambda: one.held("site"))
     measure("reserve, granted", lambda: one.reserve("fast", 1e9, 10.0))
     one.reserve("slow", 0.001)

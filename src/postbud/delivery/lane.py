@@ -48,6 +48,7 @@ class Lane:
     idle: int = 0
     shared_cap: int = 0  # what other workers leave to this one
     shared_cap_until: float = 0.0
+    gave_at: float = 0.0  # when it gave a connection to a worker that had none
     dead: Deferred | Bounced | None = None  # why, while the pace says that the site is dead
     stopped: dict[str, tuple[float, Deferred]] = field(default_factory=dict)  # accounts that the site does not want now
     settling: bool = False

@@ -26,6 +26,7 @@ _REST_SECONDS = 30.0  # a lane whose next turn is far away opens no connection t
 _OVERDUE_SECONDS = 10.0
 _YIELD_SECONDS = 2.5
 _WANTED_SECONDS = 0.25
+_GIVE_SECONDS = 1.0
 _TURN_SECONDS = 2.0  # how long a worker keeps a connection at least while another one has none
 
 
@@ -194,11 +195,11 @@ class Lanes:
     def _should_yield(self, line: _Line) -> bool:
         """Whether a worker with fewer connections should have this one; this lane then waits a little before it asks again."""
         lane, now = line.lane, self._clock()
-        had_its_turn = now - line.leased_at >= _TURN_SECONDS
-        if not self._limits.should_yield(lane.name, lane.routing.limits.connections) and not (
-            had_its_turn and self._limits.starves(lane.name)
-        ):
-            return False
+        if not self._limits.should_yield(lane.name, lane.routing.limits.connections, lane.connections):
+            may_give = lane.connections > 1 or now - line.leased_at >= _TURN_SECONDS
+            if not may_give or now < lane.gave_at + _GIVE_SECONDS or not self._limits.starves(lane.name):
+                return False
+            lane.gave_at = now  # one is enough: who has none needs a moment to take it
         lane.cap_shared(max(lane.connections - 1, 0), now + _YIELD_SECONDS)
         return True
 

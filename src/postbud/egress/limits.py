@@ -108,25 +108,23 @@ class NodeLimits:
         mine.wants = wants
         self._drop_if_idle(digest, mine)
 
-    def should_yield(self, key: str, limit: int) -> bool:
+    def should_yield(self, key: str, limit: int, held: int) -> bool:
         """Tell whether another living worker wants one and this one holds more than its share, `limit` by those engaged.
 
-        The share is rounded up; a worker that has none gets one from whoever has two. Where nobody has two, they take turns
-        (`starves`).
+        `held` is without those that are on their way to `release`, else all would go at once. The share is rounded up, so a
+        worker may still have none while nobody has more than a share: see `starves`.
         """
         mine = self._mine.get(_digest(key))
         slots = self._slots
-        if slots is None or mine is None or mine.held <= 1:
+        if slots is None or mine is None or held <= 1:
             return False
         wants = slots.wants(mine.row)
         if wants.count(0) + mine.wants >= WORKERS:
             return False
         living = [worker for worker in slots.engaged(mine.row) if slots.lives(worker)]
-        wanted = [worker for worker in living if wants[worker] and worker != self._worker]
-        if not wanted:
+        if not any(wants[worker] and worker != self._worker for worker in living):
             return False
-        counts = slots.counts(mine.row)
-        return mine.held > -(-limit // len(living)) or any(not counts[worker] for worker in wanted)
+        return held > -(-limit // len(living))
 
     def starves(self, key: str) -> bool:
         """Tell whether another living worker wants one, has none, and this one has."""
