@@ -25,7 +25,7 @@ FORGET_SECONDS = 1800.0
 SETTLE_SECONDS = 5.0  # what was under way when the site said "slow down" says so too: one signal
 CAPPED_SECONDS = 300.0
 RATE_MIN = 1 / 60
-_LEARN_RATE = 1.0  # a speed below this tells how little mail there was, not what the site takes
+_LEARN_RATE = 10.0  # a speed below this tells how little mail there was, not what the site takes
 _HALF_LIFE_SECONDS = 10.0  # of the measured speed
 _CATCH_UP_SECONDS = 0.2  # turns that came while everybody was busy are not lost
 
