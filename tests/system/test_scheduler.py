@@ -101,11 +101,11 @@ class Bench:
     replica: Replica
     ahead_seconds: list[float]  # how far the holds' clock runs ahead
 
-    async def put(self, *recipients: str, due_in: float = 0.0, admit: bool = False) -> NewMessage:
+    async def put(self, *recipients: str, due_in: float = 0.0, admit: bool = False, account: str = "acct_a") -> NewMessage:
         now = time.time()
         message_id = self.spool.ids.message()
         message = Message(
-            id=message_id, account=AccountId("acct_a"), server=ServerId("srv_a"), credential=CredentialId("crd_a"),
+            id=message_id, account=AccountId(account), server=ServerId("srv_a"), credential=CredentialId("crd_a"),
             reverse_path="s@acme.example", signing_domain="acme.example", from_domain="acme.example",
             received_at=datetime.now(UTC), size_octets=30,
         )  # fmt: skip
@@ -254,3 +254,23 @@ async def test_a_damaged_content_is_set_aside_and_not_tried_again(tmp_path: Path
         await until(lambda: bench.scheduler.gauges()["active_deliveries"] == 0)
         assert (await bench.spool.gauges()).quarantined >= 1
         assert server.taken == [["v@x.example"]]
+
+
+@pytest.mark.row("55")
+@pytest.mark.parametrize("most", [0, 10_000], ids=["by account", "by domain"])
+async def test_a_long_queue_on_disk_keeps_nobody_else_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("postbud.delivery.scheduler._MAX_FULL", most)
+    server = Choosy(seconds=0.3)
+    async with running(tmp_path, server, connections=1, active_limit=20) as bench:
+        for number in range(120):
+            await bench.put(f"u@many{number}.example")
+        await bench.put("v@one.example", account="acct_b", due_in=0.1)
+
+        async def is_held() -> bool:  # an account that the directory does not know is held at its first attempt
+            return await bench.events("held") > 0
+
+        async with asyncio.timeout(60):
+            while not await is_held():
+                await asyncio.sleep(0.1)
+        assert len(server.taken) < 80
+        assert not bench.bugs

@@ -98,6 +98,10 @@ async def test_due_deliveries_come_oldest_first_without_the_loaded_and_the_held(
     due = await spool.load_due(now, 2, {sent[5].deliveries[0].id})
     assert [delivery.id for _, delivery in due] == [sent[4].deliveries[0].id, sent[3].deliveries[0].id]
     assert due[0][0].id == sent[4].message.id
+    account, domain = sent[4].message.account, sent[4].deliveries[0].domain
+    assert await spool.load_due(now, 9, set(), skipped=[(account, domain)]) == []
+    assert await spool.load_due(now, 9, set(), skipped_accounts=[account]) == []
+    assert len(await spool.load_due(now, 9, set(), [(account, "other.example")], ["acct_other"])) == 4
     assert await spool.next_due_at() == now - 5
     assert await spool.next_due_at(now) == now + 500
     gauges = await spool.gauges()

@@ -290,13 +290,13 @@ class Lanes:
     async def _not_connected(self, lane: Lane, batch: list[Active], outcome: Deferred | Bounced) -> None:
         """No connection: the site takes no more of them, or asks us to slow down, or is dead for now."""
         now = self._clock()
+        if outcome.scope is Scope.MESSAGE:  # no descriptor or memory of ours: it is no fault of the site (row 20)
+            lane.put_back(batch)
+            lane.cap_shared(lane.connected, now + _NAP_SECONDS)
+            return
         if lane.connected > 0:  # it takes us, only not so often: wait for those connections, count no attempt
             lane.pace.refused_connection(now, lane.connected, outcome.why)
             lane.put_back(batch)
-            return
-        if outcome.scope is Scope.MESSAGE:  # no descriptor or memory of ours: it is no fault of the site (row 20)
-            lane.put_back(batch)
-            lane.cap_shared(0, now + _NAP_SECONDS)
             return
         if isinstance(outcome, Deferred):
             if self._egress.asks(lane.key[1], outcome) is Action.SLOW:

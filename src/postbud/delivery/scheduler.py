@@ -22,14 +22,15 @@ from postbud.model.delivery import Delivery, Message, State
 from postbud.model.ids import DeliveryId
 from postbud.model.outcome import Bounced, Deferred, Scope
 from postbud.shaping.pace import PaceSettings
-from postbud.shaping.shares import ALPHA, Shares
+from postbud.shaping.shares import Shares
 from postbud.spool.sqlite import Spool
 
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
-_FRESH_ALPHA = 4 * ALPHA  # with fresh mail an account may have two thirds of the active set, with its backlog one
+_ACCOUNT_ALPHA = 1.0  # an account's backlog may have half of the active set: more than one of its sites, which has a third
+_FRESH_TIMES = 2.0  # with fresh mail two thirds
 _HORIZON_SECONDS = 30.0
-_MAX_FULL = 10_000  # more need not be skipped: they are read again and left again
+_MAX_FULL = 10_000  # with more, whole accounts are passed over
 _AFTER_BUG_SECONDS = 30.0
 _AFTER_BUG_MAX_SECONDS = 3600.0
 
@@ -67,8 +68,9 @@ class Scheduler:
         self._on_bug = on_bug
         self._active: dict[DeliveryId, Active] = {}
         self._shares: Shares[Share] = Shares(settings.active_limit)
-        self._accounts: Shares[str] = Shares(settings.active_limit)
+        self._accounts: Shares[str] = Shares(settings.active_limit, _ACCOUNT_ALPHA)
         self._full: dict[tuple[str, str], Share] = {}  # (account, domain) that waits on disk until its share has drained
+        self._full_accounts: set[str] = set()  # whose mail waits there until the account's own share has
         self._later: list[tuple[float, int, Active]] = []
         self._serial = itertools.count()
         self._unrouted: dict[tuple[str, str | None, bool], list[Active]] = {}
@@ -208,10 +210,12 @@ class Scheduler:
 
     def _relieve(self) -> None:
         """Look at the disk again where a full share has drained, and every few seconds for what has fallen due."""
-        drained = [pair for pair, share in self._full.items() if self._has_drained(share)]
+        drained = [pair for pair, share in self._full.items() if self._shares.has_drained(share)]
         for pair in drained:
             del self._full[pair]
-        if drained or self._clock() >= self._look_at:
+        accounts = {account for account in self._full_accounts if self._accounts.has_drained(account)}
+        self._full_accounts -= accounts
+        if drained or accounts or self._clock() >= self._look_at:
             self._backlog = True
 
     async def _load_due(self) -> None:
@@ -223,7 +227,7 @@ class Scheduler:
         now = self._clock()
         self._look_at = now + _LOOK_SECONDS
         with self.watch() as touched:
-            found = await self._spool.load_due(now + _HORIZON_SECONDS, at_once, self._active, self._full)
+            found = await self._spool.load_due(now + _HORIZON_SECONDS, at_once, self._active, self._full, self._full_accounts)
         for message, delivery in found:
             if delivery.id not in self._active and delivery.id not in touched and delivery.id not in self._claimed:
                 self._take(message, delivery, fresh=False)
@@ -239,10 +243,14 @@ class Scheduler:
         """
         routing = self._egress.known_route(delivery.domain, message.pool, message.require_tls)
         share = (message.account, routing.site if routing is not None else delivery.domain)
-        has_room = self._accounts.has_room(message.account, _FRESH_ALPHA if fresh else ALPHA)
-        if self.stopping or not (has_room and self._shares.has_room(share)):
-            if len(self._full) < _MAX_FULL:
+        if self.stopping:
+            return
+        account_has_room = self._accounts.has_room(message.account, _FRESH_TIMES if fresh else 1.0)
+        if not (account_has_room and self._shares.has_room(share)):
+            if account_has_room and len(self._full) < _MAX_FULL:
                 self._full[message.account, delivery.domain] = share
+            else:
+                self._full_accounts.add(message.account)
             return
         active = Active(message, delivery, share)
         self._active[delivery.id] = active
@@ -257,9 +265,6 @@ class Scheduler:
         if self._active.pop(active.delivery.id, None) is not None:
             self._shares.give_back(active.share)
             self._accounts.give_back(active.message.account)
-
-    def _has_drained(self, share: Share) -> bool:
-        return self._shares.has_drained(share) and self._accounts.has_drained(share[0])
 
     def _wake_at(self, active: Active, at: float) -> None:
         heapq.heappush(self._later, (at, next(self._serial), active))

@@ -145,7 +145,7 @@ class Pace:
         self._failures = 0
         self._dead_until = 0.0
 
-    def slow_down(self, now: float, why: str, dice: float, at_least_seconds: float = 0.0) -> None:
+    def slow_down(self, now: float, why: str, dice: float) -> None:
         """The site said that it is too much. `dice` in [0, 1) spreads the workers."""
         if now - self._slowed_at < SETTLE_SECONDS:
             return
@@ -159,7 +159,7 @@ class Pace:
             self._window = self._threshold = max(1.0, self._window / 2)
         pause = min(self._settings.pause_seconds * 2.0**self._pauses, self._settings.pause_max_seconds) * (0.8 + 0.4 * dice)
         self._pauses = min(self._pauses + 1, 16)
-        self._paused_until = max(self._paused_until, now + max(pause, at_least_seconds))
+        self._paused_until = max(self._paused_until, now + pause)
         self._rate = max(RATE_MIN, self._lost_rate * DECREASE)
         self._rated_at = self._next_at = self._resumed_at = self._paused_until
         self._speed, self._since = 0.0, 0

@@ -67,15 +67,24 @@ class Reader:
         found = {octets: self._connection.execute(query, (octets,)).get for octets in ids}
         return {octets: int(key) for octets, key in found.items() if key is not None}
 
-    def load_due(self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()) -> Found:
-        """Give due deliveries, oldest first, that are not loaded and not of an (account, domain) that is skipped."""
+    def load_due(
+        self,
+        now: float,
+        limit: int,
+        loaded: Container[DeliveryId],
+        skipped: Iterable[tuple[str, str]] = (),
+        skipped_accounts: Iterable[str] = (),
+    ) -> Found:
+        """Give due deliveries, oldest first, that are not loaded and of no (account, domain) or account that is skipped."""
         found = Found()
         metas: dict[int, Message | None] = {}
-        names = json.dumps([f"{account} {domain}" for account, domain in skipped])
+        pairs = json.dumps([f"{account} {domain}" for account, domain in skipped])
+        accounts = json.dumps(list(skipped_accounts))
         rows = self._connection.execute(
             "SELECT message, key, sum, data FROM delivery INDEXED BY delivery_due WHERE held = 0 AND due_at <= ?"
+            " AND account NOT IN (SELECT value FROM json_each(?))"
             " AND account || ' ' || domain NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at",
-            (now, names),
+            (now, accounts, pairs),
         )
         for _ in self._deliveries(rows, found, metas, lambda _, delivery: delivery.id not in loaded):
             if len(found.deliveries) >= limit:

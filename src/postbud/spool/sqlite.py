@@ -150,14 +150,19 @@ class Spool:
         await future
 
     async def load_due(
-        self, now: float, limit: int, loaded: Container[DeliveryId], skipped: Iterable[tuple[str, str]] = ()
+        self,
+        now: float,
+        limit: int,
+        loaded: Container[DeliveryId],
+        skipped: Iterable[tuple[str, str]] = (),
+        skipped_accounts: Iterable[str] = (),
     ) -> list[tuple[Message, Delivery]]:
         """Give deliveries that are queued, not held and due, oldest first, without those in `loaded`.
 
-        `skipped` are (account, domain) whose mail is passed over, cheaply. `loaded` is looked into by another thread. Damaged
-        rows go to quarantine on the way.
+        `skipped` are (account, domain), and whole accounts, whose mail is passed over, cheaply. `loaded` is looked into by
+        another thread. Damaged rows go to quarantine on the way.
         """
-        found = await self._read(self._reader.load_due, now, limit, loaded, tuple(skipped))
+        found = await self._read(self._reader.load_due, now, limit, loaded, tuple(skipped), tuple(skipped_accounts))
         await self._put_aside(found.damage)
         return found.deliveries
 

@@ -5,6 +5,7 @@ checkpoints, and what each error means: a batch that fails by itself does not fa
 mail and still records results, from the reserve; anything else at the disk leaves the outcome unknown and breaks the spool.
 """
 
+import contextlib
 import threading
 import time
 from asyncio import AbstractEventLoop, Future
@@ -206,7 +207,8 @@ class Writer:
     def _fatal(self, group: list[Entry], error: BaseException) -> None:
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-            (self._folder / DAMAGE_MARK).touch()
+            with contextlib.suppress(OSError):  # those who wait must hear of it in any case
+                (self._folder / DAMAGE_MARK).touch()
         self.break_down(why)
         self._answer([(entry.future, None, SpoolBroken(why)) for entry in group])
 

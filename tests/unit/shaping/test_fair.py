@@ -128,11 +128,11 @@ def test_a_share_has_drained_when_half_of_it_is_free() -> None:
         full.give_back("a")
 
 
-def test_what_has_a_greater_alpha_finds_room_beside_the_rest_of_its_party() -> None:
-    shares: Shares[str] = Shares(90)
+def test_what_may_have_a_multiple_finds_room_beside_the_rest_of_its_party() -> None:
+    shares: Shares[str] = Shares(90, alpha=1.0)
     while shares.has_room("a"):
         shares.take("a")
-    assert shares.held("a") == 30
+    assert shares.held("a") == 45
     while shares.has_room("a", 2.0):
         shares.take("a")
     assert shares.held("a") == 60

@@ -31,7 +31,7 @@ def move(pace: Pace, what: str, now: float, number: int) -> None:
         case "connected":
             pace.connected()
         case "slow":
-            pace.slow_down(now, "421", 0.5, at_least_seconds=number)
+            pace.slow_down(now, "421", 0.5)
         case "refused":
             pace.refused_connection(now, number, "421")
         case "failed":
