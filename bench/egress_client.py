@@ -5,24 +5,18 @@ Run: .venv/bin/python bench/egress_client.py [messages]
 
 import asyncio
 import random
-import socket
 import subprocess
 import sys
 import time
 
 import uvloop
+from tests.ports import free_port
 
 from postbud.egress.client import Connection
 from postbud.egress.egress import Egress
 from postbud.egress.settings import EgressSettings, RouteSettings, SiteLimits, TlsMode
 from postbud.egress.transaction import RecipientLine, Transaction
 from postbud.model.outcome import Delivered
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def run(port: int, messages: int) -> None:

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from bench.parties import PARTIES, Running, free_port, running
+from bench.parties import PARTIES, Running, running
+from tests.ports import free_port
 
 Row = dict[str, float | str]
 

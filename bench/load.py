@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bench.parties import Party, free_port, running
+from bench.parties import Party, running
+from tests.ports import free_port
 
 _PATH = f"/usr/sbin:{os.environ.get('PATH', '/usr/bin:/bin')}"
 SESSIONS = 50

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "bench" / "peers"
 CACHE = ROOT / "build" / "bench"
@@ -84,13 +86,6 @@ class Running:
     def processes(self) -> list[int]:
         """Give the process ids of all that belongs to it."""
         return _descendants(self.process.pid)
-
-
-def free_port() -> int:
-    """Give a TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def install(parties: tuple[Party, ...] = PARTIES) -> None:

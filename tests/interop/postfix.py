@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.system.harness import free_port, wait_until
+from tests.ports import free_port
+from tests.system.harness import wait_until
 
 _SERVICES = """\
 127.0.0.1:{port} inet n - n - - smtpd

@@ -17,8 +17,9 @@ from aiosmtpd.controller import Controller
 from cryptography.hazmat.primitives import serialization
 
 from tests.interop import postfix as postfix_module
+from tests.ports import free_port
 from tests.system.directory import ED25519_SELECTOR, RSA_SELECTOR, Settings, ed25519_key, rsa_key
-from tests.system.harness import Recorder, Relay, free_port, running, wait_until
+from tests.system.harness import Recorder, Relay, running, wait_until
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 
 Pair = tuple[Relay, Recorder]

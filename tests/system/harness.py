@@ -18,18 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.ports import free_port
 from tests.system.directory import Settings, accounts_toml, postbud_toml, write_keys
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 POSTBUD = Path(sys.executable).with_name("postbud")
-
-
-def free_port() -> int:
-    """Give a TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(question: Callable[[], T], what: str, seconds: float = 30.0, every: float = 0.05) -> T:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from postbud.app.control import call
+from tests.ports import free_port
 from tests.system.directory import Settings
 from tests.system.dns_stub import DnsStub, Zone
-from tests.system.harness import FINAL_KINDS, Relay, free_port, json_lines, wait_until
+from tests.system.harness import FINAL_KINDS, Relay, json_lines, wait_until
 from tests.system.invariants import Report, check, check_relay
 from tests.system.sink import Sink
 from tests.system.smtp import content_digest, make_content, new_test_id, queued_id, submit

@@ -9,9 +9,10 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from tests.ports import free_port
 from tests.system.conftest import Pair
 from tests.system.directory import Settings, accounts_toml, rsa_pem
-from tests.system.harness import Recorder, Relay, free_port, wait_until
+from tests.system.harness import Recorder, Relay, wait_until
 from tests.system.smtp import Wire, make_content, new_test_id, queued_id, submit
 
 Make = Callable[..., Pair]

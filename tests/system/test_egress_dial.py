@@ -21,6 +21,7 @@ from postbud.egress.routing import Hop, match_route, parse_next_hop
 from postbud.egress.settings import EgressSettings, RouteSettings, SourceSettings, TlsMode
 from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome
 from postbud.net.dns import ResolverSettings
+from tests.ports import free_port
 from tests.system.certificates import make_certificate
 from tests.system.dns_stub import DnsStub, Zone
 from tests.system.sink import Sink
@@ -409,9 +410,7 @@ async def _send_three(egress: Egress) -> list[Outcome]:
 
 @contextmanager
 def smtp_sink() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = ["/usr/sbin/smtp-sink", "-u", "nobody", f"127.0.0.1:{port}", "10"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -433,9 +432,7 @@ async def test_smtp_sink_of_postfix_takes_our_mail() -> None:
 
 
 async def test_aiosmtpd_takes_our_mail() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     controller = Controller(AiosmtpdSink(), hostname="127.0.0.1", port=port)
     controller.start()
     try:

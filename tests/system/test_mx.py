@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.conftest import Pair
 from tests.system.directory import Settings
 from tests.system.dns_stub import DnsStub, Zone
-from tests.system.harness import Relay, free_port
+from tests.system.harness import Relay
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 from tests.system.test_relay_dsn import Report, unfolded
 

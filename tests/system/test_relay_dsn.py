@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.conftest import Pair
 from tests.system.directory import Settings, accounts_toml
-from tests.system.harness import ROOT, Recorder, Relay, free_port, json_lines, running, wait_until
+from tests.system.harness import ROOT, Recorder, Relay, json_lines, running, wait_until
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 
 UNREACHABLE = "127.0.0.1:1"

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.conftest import Pair
 from tests.system.directory import Settings
-from tests.system.harness import ROOT, Recorder, Relay, free_port, json_lines, running, wait_until
+from tests.system.harness import ROOT, Recorder, Relay, json_lines, running, wait_until
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 from tests.system.test_relay_dsn import Report, unfolded
 from tests.system.test_relay_inbound import RETURN_PATH, hand_in, notes

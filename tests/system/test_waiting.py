@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.directory import Settings
-from tests.system.harness import ROOT, Relay, free_port, wait_until
+from tests.system.harness import ROOT, Relay, wait_until
 from tests.system.smtp import make_content, new_test_id, queued_id, submit
 
 
