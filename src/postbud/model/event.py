@@ -25,6 +25,7 @@ class EventKind(Enum):
     QUARANTINED = "quarantined"
     DSN_RECEIVED = "dsn_received"  # a bounce came back for a delivered delivery
     INBOUND_OTHER = "inbound_other"  # mail to one of our own mailboxes that is no bounce
+    COMMANDED = "commanded"  # a worker carried out a command of the console
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,3 +75,5 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     hold: str = ""
     transcript: str = ""
     findings: tuple[str, ...] = ()
+    command: str = ""  # `commanded` only: the command's id
+    changed: int = 0  # `commanded` only: how many deliveries it changed
