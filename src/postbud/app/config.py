@@ -73,6 +73,10 @@ class RelayTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smtp_port: int = 25
     timeout_scale: float = 1.0  # scales the RFC 5321 timers of outgoing sessions; for tests
     min_content_octets_per_second: int = 100
+    console: str = ""  # "unix:PATH" or "https://…": where `postbud relay` without a directory file gets its directory
+    console_token_file: str | None = None  # this node's token, for https
+    console_ca_file: str | None = None  # authorities to trust for it instead of the system's
+    node: str = ""  # this machine's name at the console; empty: hostname
 
 
 class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +112,33 @@ class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_files: int = 8
 
 
+class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[console]`: the control plane of `postbud serve` and `postbud console`."""
+
+    address: str = "127.0.0.1:8000"
+    public_url: str = ""  # how browsers reach it; empty: http://<address>
+    database: str = ""  # "postgresql://…"; empty: SQLite, console.db in the data folder
+    threads: int = 8  # pages answered at once
+    sign_up: bool = False
+    trusted_proxies: list[str] = []  # networks whose X-Forwarded-* fields are believed
+    link_address: str = ""  # where relays of other machines reach the link; empty: the Unix socket alone
+    link_certificate_file: str | None = None
+    link_certificate_key_file: str | None = None
+    submission_host: str = ""  # what customers type into their devices; empty: relay.hostname
+    submission_port: int = 0  # 0: the first submission listener's with STARTTLS
+    submission_tls_port: int = 0  # 0: the first submission listener's with implicit TLS
+    api_url: str = ""  # how programs reach the sending API; empty: http://<api.address>
+    backups: int = 5  # how many backups that upgrades made are kept
+
+
+class DemoTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[demo]`: the catcher of `postbud serve --demo`; loopback only."""
+
+    smtp_address: str = "127.0.0.1:2626"
+    http_address: str = "127.0.0.1:2627"
+    messages: int = 5000  # how many the catcher keeps
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -117,6 +148,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dns: DnsTable = msgspec.field(default_factory=DnsTable)
     spool: SpoolTable = msgspec.field(default_factory=SpoolTable)
     telemetry: TelemetryTable = msgspec.field(default_factory=TelemetryTable)
+    console: ConsoleTable = msgspec.field(default_factory=ConsoleTable)
+    demo: DemoTable = msgspec.field(default_factory=DemoTable)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -146,13 +179,14 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def load_settings(path: Path | None, environment: Mapping[str, str], data: str | None = None) -> Settings:
-    """Read the settings: the named file, else `./postbud.toml` if it is there, else the defaults.
+    """Read the settings: the named file, else `postbud.toml` in the data folder that was named, else `./postbud.toml`, else none.
 
     Raises:
         SettingsError: A file that is missing or says what cannot be.
     """
     tree: dict[str, Any] = {}
-    chosen = path if path is not None else Path("postbud.toml")
+    beside = Path(data) / "postbud.toml" if data is not None else None
+    chosen = path if path is not None else beside if beside is not None and beside.exists() else Path("postbud.toml")
     if path is not None or chosen.exists():
         try:
             tree = msgspec.toml.decode(chosen.read_bytes())
@@ -209,6 +243,30 @@ def _check(config: Config, name: str) -> None:
         if (route.username is None) != (route.password_file is None):
             raise SettingsError(f"{name}: route {route.match}: username and password_file go together")
     _check_numbers(relay, name)
+    _check_console(config, name)
+
+
+def _check_console(config: Config, name: str) -> None:
+    relay, console = config.relay, config.console
+    if relay.console and not relay.console.startswith(("unix:", "https://")):
+        raise SettingsError(f"{name}: relay.console is unix:PATH or https://HOST:PORT")
+    if relay.console.startswith("https://") and relay.console_token_file is None:
+        raise SettingsError(f"{name}: relay.console over https needs relay.console_token_file; `postbud node add` gives a token")
+    if console.database and not console.database.startswith(("postgresql://", "postgres://")):
+        raise SettingsError(f"{name}: console.database is empty (SQLite in the data folder) or postgresql://…")
+    if (console.link_certificate_file is None) != (console.link_certificate_key_file is None):
+        raise SettingsError(f"{name}: console.link_certificate_file and link_certificate_key_file go together")
+    if console.public_url and not console.public_url.startswith(("http://", "https://")):
+        raise SettingsError(f"{name}: console.public_url begins with http:// or https://")
+    if console.threads <= 0 or console.backups <= 0:
+        raise SettingsError(f"{name}: console.threads and console.backups are more than 0")
+    addresses = {"console.address": console.address, "telemetry.address": config.telemetry.address}
+    addresses |= {"demo.smtp_address": config.demo.smtp_address, "demo.http_address": config.demo.http_address}
+    addresses |= {"console.link_address": console.link_address} if console.link_address else {}
+    for key, address in addresses.items():
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise SettingsError(f"{name}: {key} {address!r} is host:port")
 
 
 def _check_numbers(relay: RelayTable, name: str) -> None:
