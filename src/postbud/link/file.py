@@ -57,6 +57,7 @@ class CredentialEntry(msgspec.Struct, forbid_unknown_fields=True):
     hourly_cap: int | None = None
     normalise_line_ends: bool = False
     allow_null_reverse_path: bool = False
+    api: bool = False
 
 
 class ServerEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -183,10 +184,13 @@ def _key(entry: DkimEntry, folder: Path, check_key: Callable[[bytes], str | None
 
 def _credential(entry: CredentialEntry) -> Credential:
     name = f"credential {entry.id}"
-    if (entry.username is None) != (entry.secret_hash is None):
+    if entry.api:
+        if entry.username is not None or entry.networks or entry.secret_hash is None:
+            raise ValueError(f"{name}: a key of the sending API (api = true) has a secret_hash, no username and no networks")
+    elif (entry.username is None) != (entry.secret_hash is None):
         raise ValueError(f"{name}: username and secret_hash go together")
-    if entry.username is None and not entry.networks:
-        raise ValueError(f"{name}: needs a username with a secret_hash, or networks")
+    elif entry.username is None and not entry.networks:
+        raise ValueError(f"{name}: needs a username with a secret_hash, networks, or api = true")
     if entry.secret_hash is not None:
         scheme, _, rest = entry.secret_hash.partition("$")
         salt, _, digest = rest.partition("$")
@@ -205,6 +209,7 @@ def _credential(entry: CredentialEntry) -> Credential:
         hourly_cap=entry.hourly_cap,
         normalise_line_ends=entry.normalise_line_ends,
         allow_null_reverse_path=entry.allow_null_reverse_path,
+        api=entry.api,
     )
 
 

@@ -104,6 +104,13 @@ class Directory:
         matches = verify_secret(stored or _DUMMY_HASH, secret)
         return grant if matches and stored is not None else None
 
+    def authenticate_key(self, credential: CredentialId, secret: bytes) -> Grant | None:
+        """Give the grant of a key of the sending API whose secret matches; None otherwise, after the same work."""
+        grant = self._by_credential.get(credential)
+        stored = grant.credential.secret_hash if grant is not None and grant.credential.api else None
+        matches = verify_secret(stored or _DUMMY_HASH, secret)
+        return grant if matches and stored is not None else None
+
     def identify(self, address: str) -> Grant | None:
         """Give the grant of the network credential that an address belongs to, the narrowest network first."""
         try:

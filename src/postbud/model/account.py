@@ -43,7 +43,9 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What one device or program signs in with: a secret, or (network credential) the networks it comes from."""
+    """What one device or program signs in with: a username and secret, (network credential) the networks it comes from, or
+    (`api`) a key of the sending API, whose secret `secret_hash` is of.
+    """
 
     id: CredentialId
     username: str | None = None
@@ -54,6 +56,7 @@ class Credential(msgspec.Struct, frozen=True):
     hourly_cap: int | None = None
     normalise_line_ends: bool = False
     allow_null_reverse_path: bool = False
+    api: bool = False
 
 
 class Server(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from postbud.link.replica import Grant, Replica
 from postbud.model.account import Status
+from postbud.model.api_key import read_key
 from postbud.model.ids import CredentialId
 from postbud.model.refusal import Refusal, Why
 
@@ -42,6 +43,24 @@ class Authenticator:
             raise Refusal(Why.AUTH_FAILED, "Authentication credentials invalid", f"username {username!r}")
         if grant.status is Status.BLOCKED:
             raise Refusal(Why.BLOCKED_AUTH, blocked_text(grant), f"credential {grant.credential.id}", close=True)
+        return identity_of(grant)
+
+    def authenticate_key(self, text: str) -> Identity:
+        """Check a key of the sending API.
+
+        Raises:
+            Refusal: AUTH_FAILED for what is no key, an unknown one and a wrong one alike; REVOKED; BLOCKED.
+        """
+        read = read_key(text)
+        if read is None:
+            raise Refusal(Why.AUTH_FAILED, "This is no valid API key", "malformed key")
+        grant = self._replica.directory.authenticate_key(CredentialId(read[0]), read[1].encode("ascii"))
+        if grant is None:
+            raise Refusal(Why.AUTH_FAILED, "This is no valid API key", f"key of {read[0]!r}")
+        if grant.credential.status is Status.REVOKED:
+            raise Refusal(Why.REVOKED, "This API key was revoked", f"credential {grant.credential.id}")
+        if grant.status is Status.BLOCKED:
+            raise Refusal(Why.BLOCKED, blocked_text(grant), f"credential {grant.credential.id}")
         return identity_of(grant)
 
     def identify(self, address: str) -> Identity | None:

@@ -1,0 +1,51 @@
+"""The written form of a key of the sending API: `pbk_<credential id without crd_>_<secret><check>`.
+
+The prefix lets scanners of source code find a key that leaked; the check (CRC-32 of all before it, base 62) lets them, and us,
+tell a key from a look-alike without asking anybody. Only the secret is hashed and compared; the id finds the credential.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+
+PREFIX = "pbk_"
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SECRET_CHARACTERS = 32  # 190 bits
+CHECK_CHARACTERS = 6
+_CREDENTIAL_PREFIX = "crd_"
+_KEY = re.compile(rf"{PREFIX}([A-Za-z0-9_\-]{{1,64}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})([0-9A-Za-z]{{{CHECK_CHARACTERS}}})")
+
+
+def new_secret(octets: Sequence[int]) -> str:
+    """Make a secret of random octets: 64 at least, of which those below 248 count, so that every character is as likely.
+
+    Raises:
+        ValueError: Too few octets.
+    """
+    letters = [ALPHABET[octet % 62] for octet in octets if octet < 248]
+    if len(letters) < SECRET_CHARACTERS:
+        raise ValueError("too few random octets")
+    return "".join(letters[:SECRET_CHARACTERS])
+
+
+def write_key(credential: str, secret: str) -> str:
+    """Give the text that is shown once to the person who makes a key."""
+    body = f"{PREFIX}{credential.removeprefix(_CREDENTIAL_PREFIX)}_{secret}"
+    return body + _check(body)
+
+
+def read_key(text: str) -> tuple[str, str] | None:
+    """Give credential id and secret; None when the text is no key (a typing mistake, most likely)."""
+    match = _KEY.fullmatch(text)
+    if match is None or _check(text[:-CHECK_CHARACTERS]) != match[3]:
+        return None
+    return _CREDENTIAL_PREFIX + match[1], match[2]
+
+
+def _check(body: str) -> str:
+    number = zlib.crc32(body.encode("ascii"))
+    letters = []
+    for _ in range(CHECK_CHARACTERS):
+        number, digit = divmod(number, 62)
+        letters.append(ALPHABET[digit])
+    return "".join(reversed(letters))
