@@ -11,7 +11,7 @@ SOAK_FUZZ_SECONDS ?= 600
 # What is held to `ruff format`; "." once everything passes.
 FORMATTED ?= fuzz/run.py tests/architecture tests/conftest.py
 
-.PHONY: help run test check lint coverage soak fuzz bench lock clean debian npm
+.PHONY: help run test check lint coverage soak fuzz bench pages screenshots lock clean debian npm
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -53,6 +53,9 @@ bench: $(VENV)/dev.stamp debian ## The same load on Postbud and its peers, ratio
 	@$(BIN)/python -m bench.run $(if $(FULL),--full) $(if $(WRITE),--write)
 	@$(if $(FULL),$(BIN)/python -m bench.microseconds $(if $(WRITE),--write),true)
 
+pages: $(VENV)/run.stamp ## Make the pages' styles, scripts, icons and translations anew
+	@$(BIN)/python hatch_build.py
+
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 lock: $(VENV)/dev.stamp ## Lock the requirements anew (UPGRADE=--upgrade for newer versions)
@@ -63,6 +66,9 @@ lock: $(VENV)/dev.stamp ## Lock the requirements anew (UPGRADE=--upgrade for new
 
 clean: ## Remove what was made here, but neither data nor spool
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+screenshots: $(VENV)/dev.stamp ## Every page, light, dark, small and in Danish, into build/screenshots
+	@$(BIN)/python -m tests.browser.screenshots
 
 debian:
 	@.ci/debian
@@ -77,8 +83,9 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Postbud needs Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	@echo "Installing what the relay needs"
+# The installation makes the pages' static files and the translations too (hatch_build.py); `make pages` makes them anew.
+$(VENV)/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml hatch_build.py frontend/package-lock.json | $(BIN)/python
+	@echo "Installing what Postbud needs, and making its pages"
 	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
