@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from postbud.link.replica import verify_secret
+from postbud.link.secret import verify_secret
 from tests.system.conftest import Pair
 from tests.system.directory import SECRETS, Settings, accounts_toml
 from tests.system.harness import POSTBUD, Recorder, Relay, running, wait_until

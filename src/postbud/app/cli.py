@@ -22,7 +22,7 @@ from postbud.app.serve import Supervisor
 from postbud.app.worker import run_worker
 from postbud.delivery.signing import check_key
 from postbud.link.file import last_good, load
-from postbud.link.replica import hash_secret
+from postbud.link.secret import hash_secret
 from postbud.model.settings import SettingsError
 from postbud.spool.failpoint import configure as configure_failpoints
 from postbud.spool.values import SpoolLocked, SpoolUnusable

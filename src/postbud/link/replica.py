@@ -1,23 +1,24 @@
 """The replica: the directory as this worker knows it, indexed for the questions that the journey asks.
 
-Owns the indexes and the moment of change. Does not know where a directory comes from (`link.file`, later `link.follow`).
+Owns the indexes and the moment of change. Does not know where a directory comes from (`link.file`, `link.replicated`).
 Invariant: a reader sees one whole directory, old or new, never a mixture; look-ups take microseconds and touch no disk.
+A change copies the indexes, which are small, and indexes anew only the accounts that changed.
 """
 
-import hashlib
-import hmac
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from postbud.link.secret import dummy_form, verify_secret
 from postbud.model.account import Account, Credential, Domain, Server, Status
 from postbud.model.ids import AccountId, CredentialId, ServerId
+from postbud.model.token import TokenKeys
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-_DUMMY_HASH = "sha256$00$0000000000000000000000000000000000000000000000000000000000000000"
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,42 @@ class Grant:
         return next((s for s in (Status.BLOCKED, Status.REVOKED, Status.PAUSED) if s in states), Status.ACTIVE)
 
 
+class Suppressions(Protocol):
+    """Which mailboxes get no mail: lists in files (`ListedMailboxes`), or hashes from the console (`link.sets.HashedSets`)."""
+
+    def hold(self, account: AccountId, mailbox_key: str) -> bool:
+        """Whether a mailbox, by `Mailbox.key()`, is suppressed for the platform or the account."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMailboxes:
+    """Suppressions by their text, `Mailbox.key()`."""
+
+    platform: frozenset[str] = frozenset()
+    by_account: Mapping[AccountId, frozenset[str]] = field(default_factory=dict)
+
+    def hold(self, account: AccountId, mailbox_key: str) -> bool:
+        """As `Suppressions.hold`."""
+        return mailbox_key in self.platform or mailbox_key in self.by_account.get(account, ())
+
+
 @dataclass(frozen=True)
 class Directory:
-    """One whole directory. Build it with `Directory.of`; never change it."""
+    """One whole directory. Build it with `Directory.of` or `with_accounts`; never change it."""
 
     accounts: Mapping[AccountId, Account]
-    suppressed: frozenset[str] = frozenset()  # `Mailbox.key()` of the whole platform
-    suppressed_by_account: Mapping[AccountId, frozenset[str]] = field(default_factory=dict)
+    suppressions: Suppressions = field(default_factory=ListedMailboxes)
     policy_modes: Mapping[str, str] = field(default_factory=dict)  # rule id → off | shadow | enforce
+    peppers: Mapping[str, bytes] = field(default_factory=dict)  # number in `hmac$<n>$…` → key
+    token_keys: TokenKeys | None = None  # of return paths; None: the relay's own file
+    set_keys: Mapping[str, bytes] = field(default_factory=dict)  # `platform` or account → key of its hashes
     _by_username: Mapping[str, Grant] = field(default_factory=dict)
     _by_address: Mapping[IPv4Address | IPv6Address, Grant] = field(default_factory=dict)
-    _by_network: tuple[tuple[IPv4Network | IPv6Network, Grant], ...] = ()
+    _by_network: tuple[tuple[Network, Grant], ...] = ()
     _by_credential: Mapping[CredentialId, Grant] = field(default_factory=dict)
+    _servers: Mapping[ServerId, AccountId] = field(default_factory=dict)
     _owners: Mapping[str, Mapping[AccountId, Domain]] = field(default_factory=dict)
+    _networks: Mapping[AccountId, tuple[tuple[Network, Grant], ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,53 +87,53 @@ class Directory:
         Raises:
             ValueError: An id or username stands twice, or a network credential overlaps another account's.
         """
-        by_id: dict[AccountId, Account] = {}
-        grants: list[Grant] = []
-        owners: dict[str, dict[AccountId, Domain]] = {}
-        for account in accounts:
-            _put_once(by_id, account.id, account, "account")
-            for domain in account.domains:
-                _put_once(owners.setdefault(domain.name, {}), account.id, domain, f"domain {domain.name} of account")
-            grants.extend(Grant(account, server, credential) for server in account.servers for credential in server.credentials)
-        by_username: dict[str, Grant] = {}
-        by_credential: dict[CredentialId, Grant] = {}
-        servers: dict[ServerId, AccountId] = {}
-        for account in by_id.values():
-            for server in account.servers:
-                _put_once(servers, server.id, account.id, "server")
-        networks: list[tuple[IPv4Network | IPv6Network, Grant]] = []
-        for grant in grants:
-            _put_once(by_credential, grant.credential.id, grant, "credential")
-            if grant.credential.username is not None:
-                _put_once(by_username, grant.credential.username, grant, "username")
-            networks.extend((network, grant) for network in grant.credential.networks)
-        _check_overlaps(networks)
-        networks.sort(key=lambda entry: -entry[0].prefixlen)
-        return cls(
-            accounts=by_id,
-            suppressed=suppressed,
-            suppressed_by_account=suppressed_by_account or {},
-            policy_modes=policy_modes or {},
-            _by_username=by_username,
-            _by_address={network.network_address: grant for network, grant in networks if network.num_addresses == 1},
-            _by_network=tuple(entry for entry in networks if entry[0].num_addresses > 1),
-            _by_credential=by_credential,
-            _owners=owners,
-        )
+        listed = ListedMailboxes(suppressed, suppressed_by_account or {})
+        return cls({}, suppressions=listed, policy_modes=policy_modes or {}).with_accounts(accounts)
 
-    def authenticate(self, username: str, secret: bytes) -> Grant | None:
-        """Give the grant of a username whose secret matches; None otherwise, after the same work for an unknown name."""
-        grant = self._by_username.get(username)
-        stored = grant.credential.secret_hash if grant is not None else None
-        matches = verify_secret(stored or _DUMMY_HASH, secret)
-        return grant if matches and stored is not None else None
+    def with_accounts(self, changed: Iterable[Account], gone: Iterable[AccountId] = ()) -> "Directory":
+        """Give the directory with these accounts as they are now, and without those that are gone.
 
-    def authenticate_key(self, credential: CredentialId, secret: bytes) -> Grant | None:
-        """Give the grant of a key of the sending API whose secret matches; None otherwise, after the same work."""
+        Raises:
+            ValueError: As `of`; this one stays as it is.
+        """
+        index = _Index(self)
+        new: dict[AccountId, Account] = {}
+        for account in changed:
+            _put_once(new, account.id, account, "account")
+        for account_id in {*new, *gone}:
+            index.remove(account_id)
+        for account in new.values():
+            index.add(account)
+        return index.directory(self)
+
+    def authenticate(self, username: str, secret: bytes, now: float = math.inf) -> Grant | None:
+        """Give the grant of a username whose secret matches; None otherwise, after the same work for an unknown name.
+
+        `now` (seconds since 1970) tells whether a secret from before a rotation is still good.
+
+        Raises:
+            PepperMissingError: Nobody can tell.
+        """
+        return self._verified(self._by_username.get(username), secret, now)
+
+    def authenticate_key(self, credential: CredentialId, secret: bytes, now: float = math.inf) -> Grant | None:
+        """Give the grant of a key of the sending API whose secret matches; None otherwise, after the same work.
+
+        Raises:
+            PepperMissingError: Nobody can tell.
+        """
         grant = self._by_credential.get(credential)
-        stored = grant.credential.secret_hash if grant is not None and grant.credential.api else None
-        matches = verify_secret(stored or _DUMMY_HASH, secret)
-        return grant if matches and stored is not None else None
+        return self._verified(grant if grant is not None and grant.credential.api else None, secret, now)
+
+    def _verified(self, grant: Grant | None, secret: bytes, now: float) -> Grant | None:
+        stored = grant.credential.secret_hash if grant is not None else None
+        if verify_secret(stored or dummy_form(self.peppers), secret, self.peppers) and stored is not None:
+            return grant
+        if grant is not None and grant.credential.former_hash is not None and grant.credential.former_until is not None:
+            is_good = now < grant.credential.former_until.timestamp()
+            if is_good and verify_secret(grant.credential.former_hash, secret, self.peppers):
+                return grant
+        return None
 
     def identify(self, address: str) -> Grant | None:
         """Give the grant of the network credential that an address belongs to, the narrowest network first."""
@@ -128,6 +152,11 @@ class Directory:
         """Give the grant as it is now; None when the credential is gone."""
         return self._by_credential.get(credential)
 
+    def server(self, account: AccountId, server: ServerId) -> Server | None:
+        """Give a server of an account, None when it has none such."""
+        owner = self.accounts.get(account)
+        return next((one for one in owner.servers if one.id == server), None) if owner is not None else None
+
     def covering(self, account: AccountId, domain: str) -> Domain | None:
         """Give the account's verified domain that covers a domain name; the deepest verified one decides, whoever owns it."""
         name = domain
@@ -140,7 +169,7 @@ class Directory:
 
     def is_suppressed(self, account: AccountId, mailbox_key: str) -> bool:
         """Whether a mailbox is suppressed for the platform or the account."""
-        return mailbox_key in self.suppressed or mailbox_key in self.suppressed_by_account.get(account, ())
+        return self.suppressions.hold(account, mailbox_key)
 
     def standing(self, account: AccountId, server: ServerId, credential: CredentialId) -> Status:
         """Tell whether queued mail may go out. An account or server that is gone is blocked; a credential that is gone
@@ -152,10 +181,78 @@ class Directory:
         grant = self._by_credential.get(credential)
         if grant is not None:
             return grant.status
-        found = next((s for s in owner.servers if s.id == server), None)
+        found = self.server(account, server)
         if found is None or Status.BLOCKED in (owner.status, found.status):
             return Status.BLOCKED
         return Status.PAUSED if Status.PAUSED in (owner.status, found.status) else Status.ACTIVE
+
+
+class _Index:
+    """The indexes of a directory, copied, while accounts are taken out and put in."""
+
+    def __init__(self, old: Directory) -> None:
+        self._accounts = dict(old.accounts)
+        self._by_username = dict(old._by_username)  # noqa: SLF001 (the same class's own, in the making)
+        self._by_credential = dict(old._by_credential)  # noqa: SLF001
+        self._servers = dict(old._servers)  # noqa: SLF001
+        self._owners = dict(old._owners)  # noqa: SLF001
+        self._networks = dict(old._networks)  # noqa: SLF001
+        self._networks_changed = False
+
+    def remove(self, account_id: AccountId) -> None:
+        account = self._accounts.pop(account_id, None)
+        if account is None:
+            return
+        for domain in account.domains:
+            owners = {owner: its for owner, its in self._owners.pop(domain.name).items() if owner != account_id}
+            if owners:
+                self._owners[domain.name] = owners
+        for server in account.servers:
+            del self._servers[server.id]
+            for credential in server.credentials:
+                del self._by_credential[credential.id]
+                if credential.username is not None:
+                    del self._by_username[credential.username]
+        self._networks_changed |= self._networks.pop(account_id, None) is not None
+
+    def add(self, account: Account) -> None:
+        self._accounts[account.id] = account
+        for domain in account.domains:
+            owners = dict(self._owners.get(domain.name, {}))
+            _put_once(owners, account.id, domain, f"domain {domain.name} of account")
+            self._owners[domain.name] = owners
+        networks: list[tuple[Network, Grant]] = []
+        for server in account.servers:
+            _put_once(self._servers, server.id, account.id, "server")
+            for credential in server.credentials:
+                grant = Grant(account, server, credential)
+                _put_once(self._by_credential, credential.id, grant, "credential")
+                if credential.username is not None:
+                    _put_once(self._by_username, credential.username, grant, "username")
+                networks.extend((network, grant) for network in credential.networks)
+        if networks:
+            self._networks[account.id] = tuple(networks)
+            self._networks_changed = True
+
+    def directory(self, old: Directory) -> Directory:
+        by_address, by_network = old._by_address, old._by_network  # noqa: SLF001
+        if self._networks_changed:
+            networks = [entry for entries in self._networks.values() for entry in entries]
+            _check_overlaps(networks)
+            networks.sort(key=lambda entry: -entry[0].prefixlen)
+            by_address = {network.network_address: grant for network, grant in networks if network.num_addresses == 1}
+            by_network = tuple(entry for entry in networks if entry[0].num_addresses > 1)
+        return replace(
+            old,
+            accounts=self._accounts,
+            _by_username=self._by_username,
+            _by_address=by_address,
+            _by_network=by_network,
+            _by_credential=self._by_credential,
+            _servers=self._servers,
+            _owners=self._owners,
+            _networks=self._networks,
+        )
 
 
 def _put_once(index: dict[K, V], key: K, value: V, what: str) -> None:
@@ -189,28 +286,13 @@ class Replica:
             reader()
 
 
-def hash_secret(secret: bytes, salt: bytes) -> str:
-    """Give the stored form of a machine-made secret: `sha256$<salt hex>$<SHA-256(salt ‖ secret) hex>`."""
-    return f"sha256${salt.hex()}${hashlib.sha256(salt + secret).hexdigest()}"
-
-
-def verify_secret(stored: str, secret: bytes) -> bool:
-    """Compare a secret with its stored form, in constant time for equal forms."""
-    scheme, _, rest = stored.partition("$")
-    salt_hex, _, digest = rest.partition("$")
-    if scheme != "sha256":
-        return False
-    computed = hashlib.sha256(bytes.fromhex(salt_hex) + secret).hexdigest()
-    return hmac.compare_digest(computed.encode(), digest.lower().encode())
-
-
-def _check_overlaps(networks: list[tuple[IPv4Network | IPv6Network, Grant]]) -> None:
+def _check_overlaps(networks: list[tuple[Network, Grant]]) -> None:
     for version in (4, 6):
         ordered = sorted(
             (entry for entry in networks if entry[0].version == version),
             key=lambda entry: (int(entry[0].network_address), entry[0].prefixlen),
         )
-        open_networks: list[tuple[IPv4Network | IPv6Network, Grant]] = []
+        open_networks: list[tuple[Network, Grant]] = []
         for network, grant in ordered:
             while open_networks and int(open_networks[-1][0].broadcast_address) < int(network.network_address):
                 open_networks.pop()

@@ -1,5 +1,6 @@
 """The directory's words: accounts, their servers, credentials, domains and keys, as a relay sees them."""
 
+from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
@@ -45,6 +46,8 @@ class Domain(msgspec.Struct, frozen=True):
 class Credential(msgspec.Struct, frozen=True):
     """What one device or program signs in with: a username and secret, (network credential) the networks it comes from, or
     (`api`) a key of the sending API, whose secret `secret_hash` is of.
+
+    `former_hash` is of the secret before a rotation, which is good until `former_until`.
     """
 
     id: CredentialId
@@ -57,20 +60,24 @@ class Credential(msgspec.Struct, frozen=True):
     normalise_line_ends: bool = False
     allow_null_reverse_path: bool = False
     api: bool = False
+    former_hash: str | None = None
+    former_until: datetime | None = None
 
 
 class Server(msgspec.Struct, frozen=True):
-    """One virtual SMTP server of an account."""
+    """One virtual SMTP server of an account. `keep_content`: the console keeps what was delivered, too."""
 
     id: ServerId
     kind: Kind
     credentials: tuple[Credential, ...] = ()
     status: Status = Status.ACTIVE
     pool: str | None = None
+    hourly_cap: int | None = None
+    keep_content: bool = False
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A customer, as much as a relay must know."""
+    """A customer, as much as a relay must know. `hourly_cap`, `month_allowance`: recipients; None is no limit."""
 
     id: AccountId
     name: str
@@ -78,3 +85,5 @@ class Account(msgspec.Struct, frozen=True):
     domains: tuple[Domain, ...] = ()
     servers: tuple[Server, ...] = ()
     block_reference: str | None = None
+    hourly_cap: int | None = None
+    month_allowance: int | None = None

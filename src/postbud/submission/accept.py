@@ -83,7 +83,7 @@ class SubmissionGate:
         self._clock = clock
         self._log = log
         self._hostname = settings.hostname.encode("ascii")
-        self._authenticator = Authenticator(replica)
+        self._authenticator = Authenticator(replica, clock)
         self.size_limit_octets = settings.size_limit_octets
         self.recipients_limit = settings.recipients_limit
 

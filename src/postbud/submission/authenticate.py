@@ -3,9 +3,11 @@
 The replies are the table of the design's policy page, s11.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from postbud.link.replica import Grant, Replica
+from postbud.link.secret import PepperMissingError
 from postbud.model.account import Status
 from postbud.model.api_key import read_key
 from postbud.model.ids import CredentialId
@@ -28,17 +30,23 @@ class Identity:
 class Authenticator:
     """Answers by the replica as it is now."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, clock: Callable[[], float]) -> None:
+        """The clock tells whether a secret from before a rotation is still good."""
         self._replica = replica
+        self._clock = clock
 
     def authenticate(self, username: str, secret: bytes) -> Identity:
         """Check a username and secret.
 
         Raises:
             Refusal: AUTH_FAILED (535 5.7.8) for an unknown name, a wrong secret or a revoked credential alike;
-                BLOCKED_AUTH (525 5.7.13) for a blocked account or server whose secret was right.
+                BLOCKED_AUTH (525 5.7.13) for a blocked account or server whose secret was right; AUTH_BUSY (454 4.7.0) when
+                nobody can tell, for the key that secrets are hashed with is missing here.
         """
-        grant = self._replica.directory.authenticate(username, secret[:MAX_SECRET_OCTETS])
+        try:
+            grant = self._replica.directory.authenticate(username, secret[:MAX_SECRET_OCTETS], self._clock())
+        except PepperMissingError as error:
+            raise cannot_tell(error) from error
         if grant is None or len(secret) > MAX_SECRET_OCTETS or grant.credential.status is Status.REVOKED:
             raise Refusal(Why.AUTH_FAILED, "Authentication credentials invalid", f"username {username!r}")
         if grant.status is Status.BLOCKED:
@@ -49,12 +57,15 @@ class Authenticator:
         """Check a key of the sending API.
 
         Raises:
-            Refusal: AUTH_FAILED for what is no key, an unknown one and a wrong one alike; REVOKED; BLOCKED.
+            Refusal: AUTH_FAILED for what is no key, an unknown one and a wrong one alike; REVOKED; BLOCKED; AUTH_BUSY.
         """
         read = read_key(text)
         if read is None:
             raise Refusal(Why.AUTH_FAILED, "This is no valid API key", "malformed key")
-        grant = self._replica.directory.authenticate_key(CredentialId(read[0]), read[1].encode("ascii"))
+        try:
+            grant = self._replica.directory.authenticate_key(CredentialId(read[0]), read[1].encode("ascii"), self._clock())
+        except PepperMissingError as error:
+            raise cannot_tell(error) from error
         if grant is None:
             raise Refusal(Why.AUTH_FAILED, "This is no valid API key", f"key of {read[0]!r}")
         if grant.credential.status is Status.REVOKED:
@@ -85,6 +96,11 @@ class Authenticator:
         if status is Status.PAUSED:
             raise Refusal(Why.PAUSED, "[PAUSED] sending is paused by its owner; try again later", identity.credential)
         return grant
+
+
+def cannot_tell(error: PepperMissingError) -> Refusal:
+    """Give the refusal of a secret that cannot be compared: in doubt, later."""
+    return Refusal(Why.AUTH_BUSY, "Temporary authentication failure; try again later", str(error))
 
 
 def identity_of(grant: Grant, *, by_network: bool = False) -> Identity:

@@ -4,7 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from postbud.link.replica import Directory, Replica, hash_secret, verify_secret
+from postbud.link.replica import Directory, Replica
+from postbud.link.secret import hash_secret, verify_secret
 from postbud.model.account import Account, Credential, Domain, Kind, Server, Status
 from postbud.model.ids import AccountId, CredentialId, ServerId
 
