@@ -23,7 +23,9 @@ def test_a_key_with_one_wrong_character_is_none(place: int, letter: str) -> None
     assert (read_key(wrong) is None) == (wrong != key)
 
 
-@pytest.mark.parametrize("text", ["", "pbk_", "pbk_a_b", "Bearer x", "pbk_é_" + SECRET + "000000", "pbk_a_" + SECRET + "000000\n"])
+@pytest.mark.parametrize(
+    "text", ["", "pbk_", "pbk_a_b", "Bearer x", "pbk_é_" + SECRET + "000000", "pbk_a_" + SECRET + "000000\n"]
+)
 def test_what_is_no_key_is_none(text: str) -> None:
     assert read_key(text) is None
 
