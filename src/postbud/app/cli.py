@@ -4,7 +4,6 @@ Exit status: 0 done, 1 it could not be done, 2 wrong words or settings.
 """
 
 import argparse
-import asyncio
 import os
 import secrets
 import sys
@@ -12,21 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import uvloop
 
-from postbud.app.config import Settings, flatten, load_settings
-from postbud.app.demo import run_demo
+from postbud.app.config import flatten
 from postbud.app.explain import run_explain
 from postbud.app.queue_command import run_queue
-from postbud.app.serve import Supervisor
-from postbud.app.worker import run_worker
+from postbud.app.starting import add_commands, settings_of
 from postbud.delivery.signing import check_key
-from postbud.link.file import last_good, load
+from postbud.link.file import load
 from postbud.link.secret import hash_secret
 from postbud.model.settings import SettingsError
 from postbud.spool.failpoint import configure as configure_failpoints
 from postbud.spool.values import SpoolLocked, SpoolUnusable
-from postbud.telemetry.logs import configure as configure_logs
 
 _MIN_SECRET = 20
 _SALT_OCTETS = 16
@@ -51,24 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="postbud", description="An outbound mail relay that keeps its own policy.")
+    parser = argparse.ArgumentParser(prog="postbud", description="An outbound mail service that keeps its own policy.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, help="settings file (default ./postbud.toml)")
     common.add_argument("--data", help="data folder (default: data_dir of the settings)")
 
-    relay = commands.add_parser("relay", parents=[common], help="run this node's relay workers")
-    relay.add_argument("--directory", type=Path, required=True, help="accounts.toml")
-    relay.set_defaults(run=_relay)
-
-    worker = commands.add_parser("worker", parents=[common])
-    worker.add_argument("index", type=int)
-    worker.add_argument("--directory", type=Path, required=True)
-    worker.set_defaults(run=_worker)
-
-    demo = commands.add_parser("demo", help="run a relay with an example directory and a catcher; nothing leaves the machine")
-    demo.add_argument("--data", type=Path, default=Path("data/demo"), help="where the example lives (default data/demo)")
-    demo.set_defaults(run=lambda parsed: run_demo(parsed.data))
+    add_commands(commands, common)
 
     queue = commands.add_parser("queue", help="look into and steer the queue")
     actions = queue.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -87,12 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--held", action="store_true", default=None, help="only what is held")
         action.add_argument("--json", action="store_true", help="one JSON object a line")
         action.add_argument("--limit", type=int, default=1000)
-        action.set_defaults(run=lambda parsed, name=name: run_queue(name, parsed, _settings(parsed)))
+        action.set_defaults(run=lambda parsed, name=name: run_queue(name, parsed, settings_of(parsed)))
 
     explaining = actions.add_parser("explain", parents=[common], help="say how mail for a domain goes, and how fast")
     explaining.add_argument("domain")
     explaining.add_argument("--json", action="store_true", help="one JSON object a worker")
-    explaining.set_defaults(run=lambda parsed: run_explain(parsed, _settings(parsed)))
+    explaining.set_defaults(run=lambda parsed: run_explain(parsed, settings_of(parsed)))
 
     credential = commands.add_parser("credential", help="credentials of the directory file")
     credential_actions = credential.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -108,31 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(parsed: argparse.Namespace) -> Settings:
-    return load_settings(parsed.config, os.environ, parsed.data)
-
-
-def _relay(parsed: argparse.Namespace) -> int:
-    settings = _settings(parsed)
-    if not settings.config.relay.listener:
-        raise SettingsError("no [[relay.listener]]: nothing to do; see docs/settings.md")
-    try:
-        load(parsed.directory, check_key)
-    except SettingsError:
-        if last_good(settings.data / "replica") is None:  # else the workers say what is wrong and start from that
-            raise
-    telemetry = settings.config.telemetry
-    log, _ = configure_logs(level=telemetry.log_level, as_json=telemetry.log_json, worker="supervisor")
-    passed = ["--config", str(parsed.config.absolute())] if parsed.config else []
-    passed += ["--data", str(Path(parsed.data).absolute())] if parsed.data else []
-    supervisor = Supervisor(settings, passed, parsed.directory.absolute(), log)
-    return asyncio.run(supervisor.run())
-
-
-def _worker(parsed: argparse.Namespace) -> int:
-    return uvloop.run(run_worker(_settings(parsed), parsed.directory, parsed.index))
-
-
 def _credential_hash(_: argparse.Namespace) -> int:
     secret = sys.stdin.buffer.readline().rstrip(b"\r\n")
     if len(secret) < _MIN_SECRET:
@@ -142,7 +101,7 @@ def _credential_hash(_: argparse.Namespace) -> int:
 
 
 def _config_check(parsed: argparse.Namespace) -> int:
-    settings = _settings(parsed)
+    settings = settings_of(parsed)
     problems: list[str] = []
     if parsed.directory is not None:
         directory = load(parsed.directory, check_key)
@@ -167,7 +126,7 @@ def _config_check(parsed: argparse.Namespace) -> int:
 
 
 def _config_explain(parsed: argparse.Namespace) -> int:
-    settings = _settings(parsed)
+    settings = settings_of(parsed)
     for key, value in flatten(settings.config):
         sys.stdout.write(f"{key} = {msgspec.json.encode(value).decode()}\n")
     return 0

@@ -112,6 +112,12 @@ class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_files: int = 8
 
 
+class ApiTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[api]`: the sending API, served by every worker."""
+
+    address: str = ""  # host:port; empty: none
+
+
 class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[console]`: the control plane of `postbud serve` and `postbud console`."""
 
@@ -150,6 +156,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: TelemetryTable = msgspec.field(default_factory=TelemetryTable)
     console: ConsoleTable = msgspec.field(default_factory=ConsoleTable)
     demo: DemoTable = msgspec.field(default_factory=DemoTable)
+    api: ApiTable = msgspec.field(default_factory=ApiTable)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -179,7 +186,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def load_settings(path: Path | None, environment: Mapping[str, str], data: str | None = None) -> Settings:
-    """Read the settings: the named file, else `postbud.toml` in the data folder that was named, else `./postbud.toml`, else none.
+    """Read the settings: the named file, else `postbud.toml` in the named data folder, else `./postbud.toml`, else none.
 
     Raises:
         SettingsError: A file that is missing or says what cannot be.
@@ -251,7 +258,7 @@ def _check_console(config: Config, name: str) -> None:
     if relay.console and not relay.console.startswith(("unix:", "https://")):
         raise SettingsError(f"{name}: relay.console is unix:PATH or https://HOST:PORT")
     if relay.console.startswith("https://") and relay.console_token_file is None:
-        raise SettingsError(f"{name}: relay.console over https needs relay.console_token_file; `postbud node add` gives a token")
+        raise SettingsError(f"{name}: relay.console over https needs relay.console_token_file (`postbud node add`)")
     if console.database and not console.database.startswith(("postgresql://", "postgres://")):
         raise SettingsError(f"{name}: console.database is empty (SQLite in the data folder) or postgresql://…")
     if (console.link_certificate_file is None) != (console.link_certificate_key_file is None):
@@ -263,6 +270,7 @@ def _check_console(config: Config, name: str) -> None:
     addresses = {"console.address": console.address, "telemetry.address": config.telemetry.address}
     addresses |= {"demo.smtp_address": config.demo.smtp_address, "demo.http_address": config.demo.http_address}
     addresses |= {"console.link_address": console.link_address} if console.link_address else {}
+    addresses |= {"api.address": config.api.address} if config.api.address else {}
     for key, address in addresses.items():
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():

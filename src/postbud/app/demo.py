@@ -1,164 +1,225 @@
-"""`postbud demo`: a relay with an example directory and a built-in catcher as next hop. Nothing leaves the machine.
+"""The demo's folder: marked as one, its settings written at the first start, what it printed kept in `demo.json`.
 
-Makes everything under one folder at the first start (keys, secrets, certificate) and prints a `swaks` line that works.
-The catcher is a real SMTP server on loopback that keeps what it gets as files.
+Nothing to configure, no DNS, nothing leaves the machine: every route ends at the catcher. Invariant: a demo is never begun in
+a folder that holds anything else, and a folder that holds a demo is never served as if it were real.
 """
 
-import asyncio
-import json
 import os
-import secrets
-import signal
 import sys
-import time
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+import msgspec
 
-from postbud.app.catcher import Catcher
-from postbud.link.replica import hash_secret
+from postbud.app.config import Settings
 from postbud.model.settings import SettingsError
 
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no i, l, o, 0, 1: printers have small keyboards
-_SECRET_LENGTH = 25  # 24.8 bits a five; 25 characters hold 123 bits
-_READY_SECONDS = 30.0
+MARK = "DEMO"
+NOTED = "demo.json"
+SETTINGS = "postbud.toml"
 
-_SETTINGS = """# An example; every key is explained in docs/settings.md.
-data_dir = "data"
+_MARK_TEXT = "This folder holds a Postbud demo: example accounts, and every message ends at a catcher. Remove it at will.\n"
+
+_SETTINGS = """# The demo's settings; every key is explained in docs/settings.md. Change what you like, ports too: it is yours.
+data_dir = "."
+
 [relay]
 hostname = "relay.example"
+bounce_domain = "bounce.example"
 workers = 2
+retry_first_seconds = 20
+retry_max_seconds = 300
+drain_seconds = 10
+allow_private_networks = ["127.0.0.0/8"]
+
 [[relay.listener]]
-address = "127.0.0.1:2525"
+address = "127.0.0.1:{submission}"
 role = "submission"
 tls = "starttls"
 auth_without_tls = true
+
 [[relay.listener]]
-address = "127.0.0.1:4465"
+address = "127.0.0.1:{submission_tls}"
 role = "submission"
 tls = "implicit"
+
+[[relay.listener]]
+address = "127.0.0.1:{inbound}"
+role = "inbound"
+
 [[relay.route]]
 match = "*"
-next_hop = "127.0.0.1:2626"
+next_hop = "127.0.0.1:{catcher}"
 tls = "none"
+
+[demo]
+smtp_address = "127.0.0.1:{catcher}"
+http_address = "127.0.0.1:{catcher_http}"
+
+[api]
+address = "127.0.0.1:{api}"
+
+[console]
+address = "127.0.0.1:{console}"
+
 [telemetry]
-address = "127.0.0.1:9025"
+address = "127.0.0.1:{telemetry}"
 log_level = "warning"
+log_json = false
 """
-
-_ACCOUNTS = """[[account]]
-id = "acct_acme"
-name = "Acme ApS"
-[[account.domain]]
-name = "acme.example"
-[[account.domain.dkim]]
-selector = "s1"
-key_file = "acme-s1.pem"
-[[account.domain.dkim]]
-selector = "e1"
-key_file = "acme-e1.pem"
-[[account.server]]
-id = "srv_office"
-kind = "transactional"
-[[account.server.credential]]
-id = "crd_printer"
-username = "printer-1"
-secret_hash = "{secret_hash}"
-"""
+_PORTS = {
+    "submission": 2525, "submission_tls": 4465, "inbound": 2526, "catcher": 2626, "catcher_http": 2627, "api": 8025,
+    "console": 8000, "telemetry": 9025,
+}  # fmt: skip
 
 
-def run_demo(folder: Path) -> int:
-    """Run the demo until interrupted."""
-    folder = folder.absolute()
-    return asyncio.run(_run(folder, prepare(folder)))
+class Person(msgspec.Struct, frozen=True):
+    """A login."""
+
+    email: str
+    password: str
 
 
-def prepare(folder: Path) -> dict[str, str]:
-    """Make the example at the first start; give what it needs to be tried.
+class DemoServer(msgspec.Struct, frozen=True):
+    """One of Acme's servers, with its credential."""
+
+    id: str
+    kind: str
+    domain: str
+    username: str
+    secret: str
+    api_key: str
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """`demo.json`: all that the demo printed, for programs."""
+
+    smtp: dict[str, str | int]
+    api_url: str
+    console_url: str
+    inbound: dict[str, str | int]
+    catcher: dict[str, str]
+    operator: Person
+    customer: Person
+    servers: list[DemoServer]
+
+
+def is_demo(folder: Path) -> bool:
+    """Tell whether a data folder holds a demo."""
+    return (folder / MARK).exists()
+
+
+def prepare(folder: Path, port_offset: int | None = None) -> None:
+    """Make the folder a demo's, with settings of its own, unless it is one already. An offset moves every port.
 
     Raises:
         SettingsError: The folder holds something else.
     """
-    noted = folder / "demo.json"
-    if noted.exists():
-        known: dict[str, str] = json.loads(noted.read_text())
-        return known
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{folder} is not empty and holds no demo; choose another folder with --data")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secret = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
-    for name, key in (
-        ("acme-s1.pem", rsa.generate_private_key(public_exponent=65537, key_size=2048)),
-        ("acme-e1.pem", ed25519.Ed25519PrivateKey.generate()),
-    ):
-        _write(folder / name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    _write(folder / "postbud.toml", _SETTINGS.encode())
-    accounts = _ACCOUNTS.format(secret_hash=hash_secret(secret.encode(), secrets.token_bytes(16)))
-    _write(folder / "accounts.toml", accounts.encode())
-    made = {"username": "printer-1", "secret": secret, "host": "127.0.0.1", "port": "2525", "tls_port": "4465"}
-    _write(noted, json.dumps(made, indent=2).encode())
-    return made
+    if not is_demo(folder):
+        if folder.exists() and any(folder.iterdir()):
+            raise SettingsError(f"{folder} is not empty and holds no demo; choose another folder with --data")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(folder / MARK, _MARK_TEXT.encode())
+    if port_offset is not None or not (folder / SETTINGS).exists():
+        ports = {name: port + (port_offset or 0) for name, port in _PORTS.items()}
+        if not all(0 < port < 65536 for port in ports.values()):
+            raise SettingsError(f"--port-offset {port_offset}: that leaves the range of ports")
+        write_whole(folder / SETTINGS, _SETTINGS.format(**ports).encode())
 
 
-def _write(path: Path, octets: bytes) -> None:
-    path.write_bytes(octets)
-    path.chmod(0o600)
+def refuse_demo(folder: Path) -> None:
+    """Stop who would serve a demo's folder as if it were real.
+
+    Raises:
+        SettingsError: It is one.
+    """
+    if is_demo(folder):
+        raise SettingsError(f"{folder} holds a demo: add --demo, or choose another folder with --data")
 
 
-async def _run(folder: Path, made: dict[str, str]) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    catcher = Catcher(folder / "caught")
-    async with asyncio.TaskGroup() as group:
-        await catcher.start("127.0.0.1", 2626, group)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "postbud", "relay",
-            "--config", str(folder / "postbud.toml"), "--directory", str(folder / "accounts.toml"),
-        )  # fmt: skip
-        waiting = group.create_task(process.wait())
-        waiting.add_done_callback(lambda _: stop.set())
-        if await _is_ready(stop):
-            sys.stdout.write(_welcome(made, catcher.folder))
-            sys.stdout.flush()
-        await stop.wait()
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            await waiting
-        catcher.stop()
-    return 0 if process.returncode in (0, -signal.SIGINT) else 1
-
-
-async def _is_ready(stop: asyncio.Event) -> bool:
-    until = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < until and not stop.is_set():
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", 9025)
-            writer.write(b"GET /health HTTP/1.0\r\n\r\n")
-            answer = await reader.read()
-            writer.close()
-            if b"200 OK" in answer.partition(b"\r\n")[0]:
-                return True
-        except OSError:
-            pass
-        await asyncio.sleep(0.2)
-    return False
-
-
-def _welcome(made: dict[str, str], caught: Path) -> str:
+def read_noted(folder: Path) -> Noted | None:
+    """Give what the demo printed; None before it was seeded."""
     try:
-        shown = caught.relative_to(Path.cwd())
+        return msgspec.json.decode((folder / NOTED).read_bytes(), type=Noted)
+    except FileNotFoundError:
+        return None
+
+
+def note(settings: Settings, operator: Person, customer: Person, servers: list[DemoServer]) -> Noted:
+    """Write `demo.json` from the settings in force and what was seeded."""
+    relay, demo = settings.config.relay, settings.config.demo
+    submission = {one.tls: one.address for one in relay.listener if one.role == "submission"}
+    host, port = _parts(submission.get("starttls") or submission["none"])
+    _, tls_port = _parts(submission.get("implicit", "127.0.0.1:0"))
+    inbound_host, inbound_port = _parts(next((one.address for one in relay.listener if one.role == "inbound"), "127.0.0.1:0"))
+    console = settings.config.console
+    noted = Noted(
+        smtp={"host": host, "port": port, "tls_port": tls_port},
+        api_url=console.api_url or f"http://{settings.config.api.address}",
+        console_url=(console.public_url or f"http://{console.address}").rstrip("/"),
+        inbound={"host": inbound_host, "port": inbound_port},
+        catcher={"smtp": demo.smtp_address, "url": f"http://{demo.http_address}"},
+        operator=operator,
+        customer=customer,
+        servers=servers,
+    )
+    write_whole(settings.data / NOTED, msgspec.json.format(msgspec.json.encode(noted), indent=2) + b"\n")
+    return noted
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def write_whole(path: Path, octets: bytes) -> None:
+    """Write a file that is never seen half written, for its owner only."""
+    made = path.with_name(f".{path.name}.new")
+    made.touch(0o600)
+    made.write_bytes(octets)
+    made.chmod(0o600)
+    made.replace(path)
+
+
+def say_welcome(folder: Path) -> None:
+    """Print once what there is to try."""
+    noted = read_noted(folder)
+    if noted is None:
+        return
+    sys.stdout.write(welcome(noted, folder))
+    sys.stdout.flush()
+
+
+def welcome(noted: Noted, folder: Path) -> str:
+    """Give the lines that get a newcomer going: where to look, and three ways to send a first mail."""
+    server = next(one for one in noted.servers if one.kind == "transactional")
+    smtp = f"{noted.smtp['host']}:{noted.smtp['port']}"
+    try:
+        shown = folder.relative_to(Path.cwd())
     except ValueError:
-        shown = caught
+        shown = folder
     return f"""
-Postbud runs as a demo: nothing leaves this machine. Send a first mail from another terminal:
+Postbud runs as a DEMO: nothing leaves this machine.
 
-  swaks --server {made["host"]}:{made["port"]} --tls --auth PLAIN --auth-user {made["username"]} \\
-    --auth-password {made["secret"]} --from printer@acme.example --to you@example.net
+  Console    {noted.console_url}
+             customer   {noted.customer.email}   {noted.customer.password}
+             operator   {noted.operator.email}   {noted.operator.password}
+  Catcher    {noted.catcher["url"]}   (where every message ends)
 
-It is signed, delivered by SMTP to a catcher, and kept as a file in {shown}{os.sep}
-What became of it: data/demo/data/events/*.jsonl · health: http://127.0.0.1:9025/health · metrics: …/metrics
-Stop with Ctrl-C.
+Send a first mail from another terminal, and watch it arrive under Messages:
+
+  swaks --server {smtp} --tls --auth PLAIN --auth-user {server.username} \\
+    --auth-password {server.secret} --from printer@{server.domain} --to you@example.net
+
+  python3 - <<'END'
+  import smtplib
+  with smtplib.SMTP("{noted.smtp["host"]}", {noted.smtp["port"]}) as smtp:
+      smtp.login("{server.username}", "{server.secret}")
+      smtp.sendmail("printer@{server.domain}", ["you@example.net"], "From: printer@{server.domain}\\r\\n"
+          "To: you@example.net\\r\\nSubject: Hello\\r\\n\\r\\nFrom a few lines of Python.\\r\\n")
+  END
+
+  curl {noted.api_url}/v1/messages -H 'Authorization: Bearer {server.api_key}' -H 'Content-Type: application/json' \\
+    -d '{{"from": "printer@{server.domain}", "to": ["you@example.net"], "subject": "Hello", "text": "From curl."}}'
+
+All of this for programs: {shown}{os.sep}{NOTED} · Stop with Ctrl-C.
 """

@@ -1,88 +1,91 @@
-"""The supervisor: starts the relay workers, starts again what dies, answers `/health` and `/metrics`, and stops them all.
+"""The supervisor: starts a node's programs, starts again what dies, answers `/health` and `/metrics`, and stops all in order.
 
-Holds no mail. Workers notice its end by their standard input; a worker that does not beat is killed and started anew (row 25).
+Holds no mail. Which programs there are is told to it (`app.node`); it keeps them, prepares what they share, runs the link's
+follower, and on SIGTERM first lets the workers finish and ship their last events, then ends the console.
+Invariant: nothing that happens to the console stops or starts a worker, but for the very first directory.
 """
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
 from postbud.app.config import Settings
 from postbud.app.control import call
 from postbud.app.parts import server_tls
+from postbud.app.programs import Program, Stage, stop_in_order
 from postbud.app.token_keys import load_token_keys
 from postbud.telemetry.logs import Log
 from postbud.telemetry.metrics import combine, render
 
-# glibc: buffers of this size and more are mapped, and given back whole. Else idle TLS sessions keep 20 KiB more of a heap each.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-_RESTART_SECONDS = 0.2
-_RESTART_MAX_SECONDS = 10.0
-_STABLE_SECONDS = 30.0
-_NO_BEAT_SECONDS = 15.0
 _MAX_REQUEST_OCTETS = 8192
+_ASK_SECONDS = 3.0
+
+
+class Follower(Protocol):
+    """What follows the console's directory for this node."""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
 
 
 @dataclass
-class Worker:
-    """One child."""
+class Node:
+    """What a supervisor keeps running."""
 
-    index: int
-    process: asyncio.subprocess.Process | None = None
-    ready: bool = False
-    restarts: int = 0
-    started_at: float = 0.0
-    late: int = 0  # looks in a row that found no beat: one may be a clock that was set
+    programs: list[Program]
+    follower: Follower | None = None
+    prepare: Callable[[asyncio.Event], Awaitable[int]] | None = None  # before the console's programs; an exit status
+    prepared: asyncio.Event = field(default_factory=asyncio.Event)
+    on_ready: Callable[[], None] | None = None  # once, when every program is ready
 
 
 class Supervisor:
-    """Keeps the workers running."""
+    """Keeps the programs of one node running."""
 
-    def __init__(self, settings: Settings, config_arguments: list[str], directory: Path, log: Log) -> None:
+    def __init__(self, settings: Settings, node: Node, log: Log) -> None:
         self._settings = settings
-        self._arguments = config_arguments
-        self._directory = directory
+        self._node = node
         self._log = log
-        self._workers = [Worker(index) for index in range(settings.workers)]
         self._stop = asyncio.Event()
+        self._status = 0
+
+    @property
+    def _workers(self) -> list[Program]:
+        return [program for program in self._node.programs if program.relays]
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT."""
-        for folder in ("run", "spool", "events", "tls"):
-            (self._settings.data / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._prepare()
+        """Run until SIGTERM or SIGINT; give the exit status."""
+        if self._workers:
+            self._prepare_relay()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         host, _, port = self._settings.config.telemetry.address.rpartition(":")
         server = await asyncio.start_server(self._answer, host.strip("[]"), int(port), limit=_MAX_REQUEST_OCTETS)
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep(worker)) for worker in self._workers]
-            watch = group.create_task(self._watch_beats())
+            keepers = {program.name: group.create_task(program.keep(self._log)) for program in self._node.programs}
+            helpers = [group.create_task(self._watch())]
+            if self._node.follower is not None:
+                helpers.append(group.create_task(self._follow(self._node.follower)))
+            if self._node.prepare is not None:
+                helpers.append(group.create_task(self._prepare_console()))
             await self._stop.wait()
-            self._log.info("stopping", workers=len(self._workers))
-            for worker in self._workers:
-                if worker.process is not None and worker.process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        worker.process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(self._settings.config.relay.drain_seconds + 15):
-                    await asyncio.gather(*keepers)
-            except TimeoutError:
-                self._kill_all()
-            watch.cancel()
+            self._log.info("stopping", programs=len(self._node.programs))
+            every = self._node.programs
+            await stop_in_order(every, keepers, (Stage.TRAFFIC, Stage.WORKERS))
+            for helper in helpers:
+                helper.cancel()
+            await stop_in_order(every, keepers, (Stage.PAGES, Stage.LINK, Stage.CATCHER))
         server.close()
         self._log.info("stopped")
-        return 0
+        return self._status
 
-    def _prepare(self) -> None:
+    def _prepare_relay(self) -> None:
         """Make what the workers share before any of them runs."""
         relay = self._settings.config.relay
         name = relay.token_key_file
@@ -90,60 +93,50 @@ class Supervisor:
         if any(listener.tls != "none" for listener in relay.listener):
             server_tls(self._settings)
 
-    async def _keep(self, worker: Worker) -> None:
-        wait = _RESTART_SECONDS
-        while not self._stop.is_set():
-            worker.started_at = time.monotonic()
-            worker.ready = False
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "postbud", "worker", str(worker.index), "--directory", str(self._directory),
-                *self._arguments,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                env={**_MALLOC, **os.environ, "POSTBUD_SUPERVISED": "1"},
-            )  # fmt: skip
-            worker.process = process
+    async def _prepare_console(self) -> None:
+        """Bring the database to this version; what a person must mend (status 2) ends all, anything else is tried again."""
+        wait = 1.0
+        while self._node.prepare is not None:
+            status = await self._node.prepare(self._stop)
             if self._stop.is_set():
-                process.send_signal(signal.SIGTERM)
-            if process.stdout is not None and await process.stdout.readline() == b"ready\n":
-                worker.ready = True
-            status = await process.wait()
-            worker.ready = False
-            if self._stop.is_set():
-                break
-            worker.restarts += 1
-            self._log.error("worker_died", index=worker.index, status=status, restarts=worker.restarts)
-            if time.monotonic() - worker.started_at > _STABLE_SECONDS or status == -signal.SIGKILL:
-                wait = _RESTART_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._stop.wait()
-            wait = min(wait * 2, _RESTART_MAX_SECONDS)
+                return
+            if status == 0:
+                self._node.prepared.set()
+                return
+            if status == 2:
+                self._status = 2
+                self._stop.set()
+                return
+            self._log.error("console_not_prepared", status=status, again_in_seconds=wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 30.0)
 
-    async def _watch_beats(self) -> None:
+    async def _follow(self, follower: Follower) -> None:
+        """Keep the follower running: a bug in it must not end the node."""
         while True:
+            try:
+                await follower.run()
+            except Exception as error:  # noqa: BLE001 (the one handler of this loop: mail goes on with the directory it has)
+                self._log.error("bug", what="following the console", exc_info=error)
             await asyncio.sleep(1.0)
-            now = time.time()
-            for worker in self._workers:
-                if not worker.ready or worker.process is None:
-                    continue
-                beat = self._settings.data / "run" / f"worker-{worker.index}.beat"
-                with contextlib.suppress(OSError):
-                    late = now - beat.stat().st_mtime
-                    uptime = time.monotonic() - worker.started_at
-                    worker.late = worker.late + 1 if late > _NO_BEAT_SECONDS and uptime > _NO_BEAT_SECONDS else 0
-                    if worker.late > 1:
-                        self._log.error("worker_hangs", index=worker.index, seconds=round(late, 1))
-                        worker.process.kill()
 
-    def _kill_all(self) -> None:
-        for worker in self._workers:
-            if worker.process is not None and worker.process.returncode is None:
-                worker.process.kill()
+    async def _watch(self) -> None:
+        """Look for hearts that stopped, and say once when all is ready."""
+        told = False
+        while True:
+            await asyncio.sleep(0.1 if not told else 1.0)
+            for program in self._node.programs:
+                program.look(self._log)
+            if not told and all(program.ready for program in self._node.programs):
+                told = True
+                self._log.info("ready", programs=[program.name for program in self._node.programs])
+                if self._node.on_ready is not None:
+                    self._node.on_ready()
 
     # -- /health and /metrics ----------------------------------------------------------------------------------------------
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one GET on loopback; two fixed pages need no web framework."""
+        """Answer one GET on loopback; a few fixed pages need no web framework."""
         try:
             async with asyncio.timeout(5):
                 line = await reader.readline()
@@ -151,14 +144,14 @@ class Supervisor:
                     pass
             words = line.split()
             path = words[1] if len(words) > 1 and words[0] in (b"GET", b"HEAD") else b""
-            if path == b"/health":
-                healthy, body = await self._health()
+            if path in (b"/health", b"/health/all"):
+                healthy, body = await self._health(whole=path == b"/health/all")
                 status = b"200 OK" if healthy else b"503 Service Unavailable"
                 kind = b"application/json"
             elif path == b"/metrics":
                 status, kind, body = b"200 OK", b"text/plain; version=0.0.4; charset=utf-8", await self._metrics()
             else:
-                status, kind, body = b"404 Not Found", b"text/plain", b"see /health and /metrics\n"
+                status, kind, body = b"404 Not Found", b"text/plain", b"see /health, /health/all and /metrics\n"
             head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
             writer.write(head % (status, kind, len(body)))
             writer.write(b"" if words[:1] == [b"HEAD"] else body)
@@ -168,37 +161,46 @@ class Supervisor:
         finally:
             writer.close()
 
-    async def _ask(self, op: str) -> list[dict[str, object]]:
+    async def ask(self, op: str) -> dict[int, dict[str, object]]:
+        """Ask every worker that is ready; give the answers by the worker's number."""
         run = self._settings.data / "run"
 
-        async def one(worker: Worker) -> dict[str, object] | None:
-            if not worker.ready:
-                return None
-            try:
-                return await call(run / f"worker-{worker.index}.sock", {"op": op}, 3.0)
-            except (OSError, TimeoutError, ValueError):
-                return None
+        async def one(index: int) -> dict[str, object] | None:
+            with contextlib.suppress(OSError, TimeoutError, ValueError):
+                return await call(run / f"worker-{index}.sock", {"op": op}, _ASK_SECONDS)
+            return None
 
-        answers = await asyncio.gather(*(one(worker) for worker in self._workers))
-        return [answer for answer in answers if answer is not None]
+        ready = [index for index, worker in enumerate(self._workers) if worker.ready]
+        answers = await asyncio.gather(*(one(index) for index in ready))
+        return {index: answer for index, answer in zip(ready, answers, strict=True) if answer is not None}
 
-    async def _health(self) -> tuple[bool, bytes]:
-        answers = await self._ask("ping")
+    async def _health(self, *, whole: bool) -> tuple[bool, bytes]:
+        answers = list((await self.ask("ping")).values())
         good = [answer for answer in answers if answer.get("ok")]
-        healthy = len(good) == len(self._workers)
+        programs = self._node.programs
+        relays = len(good) == len(self._workers)
+        healthy = relays and ((not whole and bool(self._workers)) or all(program.ready for program in programs))
         body = {
             "healthy": healthy,
             "workers": len(self._workers),
             "ready": len(good),
             "accepting": all(answer.get("accepting") for answer in answers) and bool(answers),
-            "restarts": sum(worker.restarts for worker in self._workers),
+            "restarts": sum(program.restarts for program in programs),
             "directory_problem": next((a["directory_problem"] for a in answers if a.get("directory_problem")), None),
+            "programs": {one.name: {"ready": one.ready, "restarts": one.restarts} for one in programs},
         }
         return healthy, msgspec.json.encode(body) + b"\n"
 
     async def _metrics(self) -> bytes:
-        parts: list[dict[str, float]] = []
-        for answer in await self._ask("numbers"):
+        programs = self._node.programs
+        parts: list[dict[str, float]] = [
+            {
+                "postbud_programs": float(len(programs)),
+                "postbud_programs_ready": float(sum(program.ready for program in programs)),
+                "postbud_program_restarts": float(sum(program.restarts for program in programs)),
+            }
+        ]
+        for answer in (await self.ask("numbers")).values():
             numbers = answer.get("numbers")
             if isinstance(numbers, dict):
                 parts.append(numbers)

@@ -66,6 +66,9 @@ SERIES: dict[str, Series] = {
     "postbud_loop_lag_seconds": Series("Longest recent delay of the event loop", counter=False, maximum=True),
     "postbud_directory_problem": Series("1 while the directory file cannot be read", counter=False, maximum=True),
     "postbud_workers": Series("Relay workers that answer", counter=False),
+    "postbud_programs": Series("Programs that the supervisor keeps", counter=False),
+    "postbud_programs_ready": Series("Programs that are ready", counter=False),
+    "postbud_program_restarts": Series("Programs that died and were started again"),
 }
 
 

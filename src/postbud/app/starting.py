@@ -1,0 +1,243 @@
+"""The commands that start something: `serve`, `relay`, `console`, and the programs that a supervisor starts.
+
+Wires a `Node` from the settings and hands it to the supervisor; whoever runs in the end is one import away, so that a relay
+worker never loads what only the console needs.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from postbud.app import demo
+from postbud.app.config import Settings, load_settings
+from postbud.app.node import (
+    Words,
+    catcher_program,
+    console_programs,
+    folders,
+    link_socket,
+    preparation,
+    relay_workers,
+    traffic_program,
+)
+from postbud.app.programs import say_ready
+from postbud.app.serve import Node, Supervisor
+from postbud.delivery.signing import check_key
+from postbud.link.file import last_good, load
+from postbud.model.sealed import KEY_OCTETS
+from postbud.model.settings import SettingsError
+from postbud.telemetry.logs import Log
+from postbud.telemetry.logs import configure as configure_logs
+
+_DEMO_FOLDER = Path("data/demo")
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands to the command line."""
+    serve = commands.add_parser("serve", parents=[common], help="run everything on this machine: console and relay")
+    serve.add_argument("--demo", action="store_true", help="an example, complete and on loopback; nothing leaves the machine")
+    serve.add_argument("--traffic", action="store_true", help="with --demo: play believable traffic")
+    serve.add_argument("--port-offset", type=int, help="with --demo: add this to every port")
+    serve.set_defaults(run=_serve)
+
+    relay = commands.add_parser("relay", parents=[common], help="run this machine's relay workers")
+    source = relay.add_mutually_exclusive_group()
+    source.add_argument("--directory", type=Path, help="accounts.toml: a relay that stands alone")
+    source.add_argument("--console", help="the console's link: unix:PATH or https://HOST:PORT")
+    relay.add_argument("--token-file", type=Path, help="this machine's token, from `postbud node add`")
+    relay.set_defaults(run=_relay)
+
+    console = commands.add_parser("console", parents=[common], help="run the control plane alone")
+    console.add_argument("--demo", action="store_true", help=argparse.SUPPRESS)
+    console.set_defaults(run=_console)
+
+    worker = commands.add_parser("worker", parents=[common])
+    worker.add_argument("index", type=int)
+    where = worker.add_mutually_exclusive_group(required=True)
+    where.add_argument("--directory", type=Path)
+    where.add_argument("--replica", action="store_true", help="the directory is what the supervisor keeps in the data folder")
+    worker.set_defaults(run=_worker)
+
+    programs = {"console-pages": _pages, "console-link": _link, "console-jobs": _jobs, "console-prepare": _prepare}
+    for name, run in programs.items():
+        program = commands.add_parser(name, parents=[common])
+        program.add_argument("--demo", action="store_true", help=argparse.SUPPRESS)
+        program.set_defaults(run=run)
+    for name, run in (("demo-catcher", _catcher), ("demo-traffic", _traffic)):
+        commands.add_parser(name, parents=[common]).set_defaults(run=run)
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """Read the settings that a command line means."""
+    return load_settings(parsed.config, os.environ, parsed.data)
+
+
+def _log_of(settings: Settings) -> Log:
+    telemetry = settings.config.telemetry
+    log, _ = configure_logs(level=telemetry.log_level, as_json=telemetry.log_json, worker="supervisor")
+    return log
+
+
+def _words(parsed: argparse.Namespace, *, demo: bool = False) -> Words:
+    return Words(parsed.config, Path(parsed.data) if parsed.data else None, demo)
+
+
+def _run(settings: Settings, node: Node, log: Log) -> int:
+    return asyncio.run(Supervisor(settings, node, log).run())
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    if not parsed.demo and (parsed.traffic or parsed.port_offset is not None):
+        raise SettingsError("--traffic and --port-offset go with --demo")
+    if parsed.demo:
+        parsed.data = str(Path(parsed.data or _DEMO_FOLDER).absolute())
+        demo.prepare(Path(parsed.data), parsed.port_offset)
+    settings = settings_of(parsed)
+    if not parsed.demo:
+        demo.refuse_demo(settings.data)
+    _require_listeners(settings)
+    folders(settings)
+    installation_key(settings, make=True)
+    log = _log_of(settings)
+    words = _words(parsed, demo=parsed.demo)
+    node = Node(programs=[], prepare=preparation(words))
+    node.programs += console_programs(settings, words, node.prepared)
+    if parsed.demo:
+        node.programs.append(catcher_program(words))
+        node.on_ready = lambda: demo.say_welcome(settings.data)
+    known = _follow(settings, node, f"unix:{link_socket(settings)}", None, log)
+    node.programs += relay_workers(settings, words, ["--replica"], known)
+    if parsed.traffic:
+        node.programs.append(traffic_program(words, known))
+    return _run(settings, node, log)
+
+
+def _console(parsed: argparse.Namespace) -> int:
+    settings = settings_of(parsed)
+    if not parsed.demo:
+        demo.refuse_demo(settings.data)
+    folders(settings)
+    installation_key(settings, make=True)
+    words = _words(parsed, demo=parsed.demo)
+    node = Node(programs=[], prepare=preparation(words))
+    node.programs += console_programs(settings, words, node.prepared)
+    return _run(settings, node, _log_of(settings))
+
+
+def _relay(parsed: argparse.Namespace) -> int:
+    settings = settings_of(parsed)
+    _require_listeners(settings)
+    folders(settings)
+    log = _log_of(settings)
+    words = _words(parsed)
+    if parsed.directory is not None:
+        _check_directory(settings, parsed.directory)
+        node = Node(relay_workers(settings, words, ["--directory", str(parsed.directory.absolute())]))
+        return _run(settings, node, log)
+    url = parsed.console or settings.config.relay.console
+    if not url:
+        raise SettingsError("name the console with --console (or relay.console), or a directory file with --directory")
+    token_file = parsed.token_file
+    if token_file is None and settings.config.relay.console_token_file is not None:
+        token_file = settings.path(settings.config.relay.console_token_file)
+    installation_key(settings, make=False)
+    node = Node(programs=[])
+    known = _follow(settings, node, url, token_file, log)
+    node.programs += relay_workers(settings, words, ["--replica"], known)
+    return _run(settings, node, log)
+
+
+def _follow(settings: Settings, node: Node, url: str, token_file: Path | None, log: Log) -> asyncio.Event:
+    """Give the node a follower of the console; the event is set once there is a directory to start workers with."""
+    raise NotImplementedError
+
+
+def _require_listeners(settings: Settings) -> None:
+    if not settings.config.relay.listener:
+        raise SettingsError("no [[relay.listener]]: nothing to do; see docs/settings.md")
+
+
+def _check_directory(settings: Settings, directory: Path) -> None:
+    try:
+        load(directory, check_key)
+    except SettingsError:
+        if last_good(settings.data / "replica") is None:  # else the workers say what is wrong and start from that
+            raise
+
+
+def installation_key(settings: Settings, *, make: bool) -> bytes:
+    """Give the key that sealed records open with, made at the first start of a console.
+
+    Raises:
+        SettingsError: It is missing and not to be made here, or it is no key.
+    """
+    path = settings.data / "keys" / "installation.key"
+    if make and not path.exists():
+        made = path.with_name(f".{path.name}.{os.getpid()}")
+        made.touch(0o600)
+        made.write_bytes(secrets.token_bytes(KEY_OCTETS))
+        try:
+            os.link(made, path)  # whoever is first wins
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink()
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is missing: copy it from the console's data folder, mode 0600") from None
+    if len(key) != KEY_OCTETS:
+        raise SettingsError(f"{path} is no installation key: it has {KEY_OCTETS} octets")
+    return key
+
+
+# -- programs of a supervisor ----------------------------------------------------------------------------------------------
+
+
+def _worker(parsed: argparse.Namespace) -> int:
+    from postbud.app.worker import run_worker  # noqa: PLC0415 (only a worker loads what delivers mail)
+
+    return uvloop.run(run_worker(settings_of(parsed), parsed.directory, parsed.index))
+
+
+def _console_program(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(parsed: argparse.Namespace) -> int:
+        from postbud.app import control_plane  # noqa: PLC0415 (only the console loads Django)
+
+        program: Callable[..., int] = getattr(control_plane, name)
+        status: int = program(settings_of(parsed), demo=parsed.demo)
+        return status
+
+    return run
+
+
+_pages, _link, _jobs = map(_console_program, ("run_pages", "run_link", "run_jobs"))
+
+
+def _prepare(parsed: argparse.Namespace) -> int:
+    from postbud.app.upgrading import prepare_console  # noqa: PLC0415 (only the console loads Django)
+
+    return prepare_console(settings_of(parsed), demo=parsed.demo)
+
+
+def _catcher(parsed: argparse.Namespace) -> int:
+    from postbud.app.catcher_pages import run_catcher  # noqa: PLC0415 (only the demo loads it)
+
+    return uvloop.run(run_catcher(settings_of(parsed)))
+
+
+def _traffic(parsed: argparse.Namespace) -> int:
+    from postbud.app.traffic import run_traffic  # noqa: PLC0415 (only the demo loads it)
+
+    settings = settings_of(parsed)
+    noted = demo.read_noted(settings.data)
+    if noted is None:
+        raise SettingsError(f"{settings.data} holds no {demo.NOTED}: is it a demo?")
+    log = _log_of(settings)
+    return run_traffic(noted, say_ready, lambda text: log.info("traffic", said=text))
