@@ -164,6 +164,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     config: Config
     folder: Path
+    file: Path | None = None  # where they were read from, if from a file
 
     @property
     def data(self) -> Path:
@@ -206,7 +207,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str], data: str |
     if not config.relay.hostname:
         config = msgspec.structs.replace(config, relay=msgspec.structs.replace(config.relay, hostname=_own_name()))
     _check(config, chosen.name)
-    return Settings(config, chosen.absolute().parent)
+    return Settings(config, chosen.absolute().parent, chosen.absolute() if chosen.exists() else None)
 
 
 def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ import uvloop
 
 from postbud.app import demo
 from postbud.app.config import Settings, load_settings
+from postbud.app.locks import roles_held
 from postbud.app.node import (
     Words,
     catcher_program,
@@ -69,6 +70,14 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         program = commands.add_parser(name, parents=[common])
         program.add_argument("--demo", action="store_true", help=argparse.SUPPRESS)
         program.set_defaults(run=run)
+    backup = commands.add_parser("backup", parents=[common], help="write what brings this console back to one file")
+    backup.add_argument("file", help="a tar file; - is standard output")
+    backup.set_defaults(run=_backup)
+    restore = commands.add_parser("restore", parents=[common], help="bring a console back from a backup")
+    restore.add_argument("file", type=Path)
+    restore.add_argument("--force", action="store_true", help="over existing data, which is set aside")
+    restore.set_defaults(run=_restore)
+
     for name, run in (("demo-catcher", _catcher), ("demo-traffic", _traffic)):
         commands.add_parser(name, parents=[common]).set_defaults(run=run)
 
@@ -89,7 +98,10 @@ def _words(parsed: argparse.Namespace, *, demo: bool = False) -> Words:
 
 
 def _run(settings: Settings, node: Node, log: Log) -> int:
-    return asyncio.run(Supervisor(settings, node, log).run())
+    has_relay = any(program.relays for program in node.programs)
+    roles = (("relay",) if has_relay else ()) + (("console",) if node.prepare is not None else ())
+    with roles_held(settings.data, roles):
+        return asyncio.run(Supervisor(settings, node, log).run())
 
 
 def _serve(parsed: argparse.Namespace) -> int:
@@ -195,6 +207,20 @@ def installation_key(settings: Settings, *, make: bool) -> bytes:
     if len(key) != KEY_OCTETS:
         raise SettingsError(f"{path} is no installation key: it has {KEY_OCTETS} octets")
     return key
+
+
+def _backup(parsed: argparse.Namespace) -> int:
+    from postbud.app.backup import run_backup  # noqa: PLC0415 (only the console loads Django)
+
+    return run_backup(settings_of(parsed), parsed.file)
+
+
+def _restore(parsed: argparse.Namespace) -> int:
+    from postbud.app.backup import run_restore  # noqa: PLC0415 (only the console loads Django)
+
+    settings = settings_of(parsed)
+    with roles_held(settings.data, ("console",)):
+        return run_restore(settings, parsed.file, force=parsed.force)
 
 
 # -- programs of a supervisor ----------------------------------------------------------------------------------------------
