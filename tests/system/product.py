@@ -162,7 +162,9 @@ class Product(Relay):
         wire.expect(f"AUTH PLAIN {plain(server['username'], server['secret'])}", 235)
         return wire
 
-    def api(self, method: str, path: str, body: object = None, *, kind: str = "transactional", key: str = "") -> tuple[int, Any]:
+    def api(
+        self, method: str, path: str, body: object = None, *, kind: str = "transactional", key: str = ""
+    ) -> tuple[int, Any]:  # fmt: skip
         """Ask the sending API; give status and answer."""
         request = urllib.request.Request(
             f"{self.noted['api_url']}{path}", method=method, data=None if body is None else json.dumps(body).encode(),
@@ -220,7 +222,8 @@ class Product(Relay):
         senders = {row["id"]: row["credential"] for row in self.rows("SELECT id, credential FROM mail_message")}
         found = []
         for row in self.rows("SELECT * FROM mail_event ORDER BY id"):
-            event = json.loads(row["data"] or b"{}") | {key: row[key] for key in ("account", "message", "id", "kind", "delivery")}
+            columns = {key: row[key] for key in ("account", "message", "id", "kind", "delivery")}
+            event = json.loads(row["data"] or b"{}") | columns
             if row["kind"] == "accepted":
                 event["recipients"] = [one["mailbox"] for one in recipients.get(row["message"], [])]
                 event["deliveries"] = [one["id"] for one in recipients.get(row["message"], [])]
