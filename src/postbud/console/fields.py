@@ -11,10 +11,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 if TYPE_CHECKING:
     _Text = models.CharField[str, str]
-    _Number = models.BigIntegerField[Any, Any]
+    _Instant = models.Field[datetime, datetime]
 else:  # Django's classes take no parameters at run time
     _Text = models.CharField
-    _Number = models.BigIntegerField
+    _Instant = models.Field
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -45,8 +45,17 @@ class IdField(_Text):
         return parameters
 
 
-class InstantField(_Number):
+class InstantField(_Instant):
     """An aware instant, stored as microseconds since 1970."""
+
+    if TYPE_CHECKING:  # what the stubs read
+        _pyi_private_set_type: datetime
+        _pyi_private_get_type: datetime
+        _pyi_lookup_exact_type: datetime
+
+    def get_internal_type(self) -> str:
+        """Say which column it is."""
+        return "BigIntegerField"
 
     def get_prep_value(self, value: Any) -> Any:
         """Take a datetime, or microseconds as raw statements use them."""

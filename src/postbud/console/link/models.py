@@ -65,15 +65,15 @@ class SpoolMark(models.Model):
 
 
 class QuotaWindow(models.Model):
-    """How much of an account's month is leased. `window` is such as 2026-11, in UTC; `granted`: what the last update gave."""
+    """How much of an account's month is leased. `month` is such as 2026-11, in UTC; `granted`: what the last update gave."""
 
     account = IdField()
-    window = IdField(max_length=16)
+    month = IdField(max_length=16)
     used = models.BigIntegerField(default=0)
     granted = models.BigIntegerField(default=0)
 
     class Meta:
-        constraints = (models.UniqueConstraint(fields=["account", "window"], name="link_quota_window"),)
+        constraints = (models.UniqueConstraint(fields=["account", "month"], name="link_quota_window"),)
 
 
 class QuotaLease(models.Model):
@@ -81,7 +81,7 @@ class QuotaLease(models.Model):
 
     id = IdField(primary_key=True)
     account = IdField()
-    window = IdField(max_length=16)
+    month = IdField(max_length=16)
     node = models.CharField(max_length=120)
     spool = models.BigIntegerField()
     granted = models.BigIntegerField()

@@ -38,6 +38,7 @@ KINDS: dict[type, str] = {
 }
 _LIFE_BITS = 20  # a second of wall time is a million numbers, so a later life always begins beyond an earlier one
 _ATTRIBUTE = "postbud_published"
+_MIDDLE = 1 << 63
 
 _FIRST_ROW = "INSERT INTO link_sequence (id, value, base) VALUES (1, 0, 0) ON CONFLICT (id) DO NOTHING"
 _TAKE_NUMBERS = "UPDATE link_sequence SET value = value + %s WHERE id = 1 RETURNING value"
@@ -91,13 +92,13 @@ def publish_hash(name: str, hashed: int, *, present: bool) -> None:
 
 
 def to_signed(hashed: int) -> int:
-    """Give 64 unsigned bits as the signed number that columns hold."""
-    return hashed - (1 << 64) if hashed >= 1 << 63 else hashed
+    """Give 64 unsigned bits as the signed number that columns hold; the order stays the same."""
+    return hashed - _MIDDLE
 
 
 def to_unsigned(stored: int) -> int:
     """Give what a column holds as 64 unsigned bits."""
-    return stored + (1 << 64) if stored < 0 else stored
+    return stored + _MIDDLE
 
 
 @contextmanager
