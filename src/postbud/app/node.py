@@ -35,7 +35,10 @@ class Words:
         return [*self.given(), *(["--demo"] if self.demo else [])]
 
 
-def relay_workers(settings: Settings, words: Words, source: list[str], known: asyncio.Event | None = None) -> list[Program]:
+def relay_workers(
+    settings: Settings, words: Words, source: list[str], known: asyncio.Event | None = None,
+    environment: dict[str, str] | None = None,
+) -> list[Program]:  # fmt: skip
     """Give the workers; `source` says where they get their directory, `known` is set once there is one."""
     return [
         Program(
@@ -46,6 +49,7 @@ def relay_workers(settings: Settings, words: Words, source: list[str], known: as
             beat=settings.data / "run" / f"worker-{index}.beat",
             after=known,
             relays=True,
+            environment=environment or {},
         )
         for index in range(settings.workers)
     ]

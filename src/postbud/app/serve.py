@@ -10,7 +10,7 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import msgspec
 
@@ -18,19 +18,14 @@ from postbud.app.config import Settings
 from postbud.app.control import call
 from postbud.app.parts import server_tls
 from postbud.app.programs import Program, Stage, stop_in_order
+from postbud.app.reporting import Reporter
 from postbud.app.token_keys import load_token_keys
+from postbud.link.follow import Follower
 from postbud.telemetry.logs import Log
 from postbud.telemetry.metrics import combine, render
 
 _MAX_REQUEST_OCTETS = 8192
 _ASK_SECONDS = 3.0
-
-
-class Follower(Protocol):
-    """What follows the console's directory for this node."""
-
-    async def run(self) -> None:
-        """Follow until cancelled."""
 
 
 @dataclass
@@ -39,6 +34,7 @@ class Node:
 
     programs: list[Program]
     follower: Follower | None = None
+    reporter: Reporter | None = None
     prepare: Callable[[asyncio.Event], Awaitable[int]] | None = None  # before the console's programs; an exit status
     prepared: asyncio.Event = field(default_factory=asyncio.Event)
     on_ready: Callable[[], None] | None = None  # once, when every program is ready
@@ -71,7 +67,10 @@ class Supervisor:
             keepers = {program.name: group.create_task(program.keep(self._log)) for program in self._node.programs}
             helpers = [group.create_task(self._watch())]
             if self._node.follower is not None:
-                helpers.append(group.create_task(self._follow(self._node.follower)))
+                helpers.append(group.create_task(self._repeat(self._node.follower.run, "following the console")))
+            if self._node.reporter is not None:
+                reporter = self._node.reporter
+                helpers.append(group.create_task(self._repeat(lambda: reporter.run(self.ask), "telling the node's state")))
             if self._node.prepare is not None:
                 helpers.append(group.create_task(self._prepare_console()))
             await self._stop.wait()
@@ -111,13 +110,13 @@ class Supervisor:
             await asyncio.sleep(wait)
             wait = min(wait * 2, 30.0)
 
-    async def _follow(self, follower: Follower) -> None:
-        """Keep the follower running: a bug in it must not end the node."""
+    async def _repeat(self, run: Callable[[], Awaitable[None]], what: str) -> None:
+        """Keep a helper running: a bug in it must not end the node."""
         while True:
             try:
-                await follower.run()
+                await run()
             except Exception as error:  # noqa: BLE001 (the one handler of this loop: mail goes on with the directory it has)
-                self._log.error("bug", what="following the console", exc_info=error)
+                self._log.error("bug", what=what, exc_info=error)
             await asyncio.sleep(1.0)
 
     async def _watch(self) -> None:
@@ -161,11 +160,11 @@ class Supervisor:
         finally:
             writer.close()
 
-    async def ask(self, op: str) -> dict[int, dict[str, object]]:
+    async def ask(self, op: str) -> dict[int, dict[str, Any]]:
         """Ask every worker that is ready; give the answers by the worker's number."""
         run = self._settings.data / "run"
 
-        async def one(index: int) -> dict[str, object] | None:
+        async def one(index: int) -> dict[str, Any] | None:
             with contextlib.suppress(OSError, TimeoutError, ValueError):
                 return await call(run / f"worker-{index}.sock", {"op": op}, _ASK_SECONDS)
             return None
@@ -187,6 +186,7 @@ class Supervisor:
             "accepting": all(answer.get("accepting") for answer in answers) and bool(answers),
             "restarts": sum(program.restarts for program in programs),
             "directory_problem": next((a["directory_problem"] for a in answers if a.get("directory_problem")), None),
+            "console_problem": self._node.follower.problem if self._node.follower is not None else None,
             "programs": {one.name: {"ready": one.ready, "restarts": one.restarts} for one in programs},
         }
         return healthy, msgspec.json.encode(body) + b"\n"

@@ -7,7 +7,9 @@ worker never loads what only the console needs.
 import argparse
 import asyncio
 import os
+import random
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,14 @@ from postbud.app.node import (
     traffic_program,
 )
 from postbud.app.programs import say_ready
+from postbud.app.reporting import Reporter
 from postbud.app.serve import Node, Supervisor
 from postbud.delivery.signing import check_key
 from postbud.link.file import last_good, load
+from postbud.link.follow import Follower
 from postbud.model.sealed import KEY_OCTETS
 from postbud.model.settings import SettingsError
+from postbud.net.http import LinkAddress, LinkClient
 from postbud.telemetry.logs import Log
 from postbud.telemetry.logs import configure as configure_logs
 
@@ -123,8 +128,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if parsed.demo:
         node.programs.append(catcher_program(words))
         node.on_ready = lambda: demo.say_welcome(settings.data)
-    known = _follow(settings, node, f"unix:{link_socket(settings)}", None, log)
-    node.programs += relay_workers(settings, words, ["--replica"], known)
+    known = _follow(settings, node, words, LinkAddress(f"unix:{link_socket(settings)}"), None, log)
     if parsed.traffic:
         node.programs.append(traffic_program(words, known))
     return _run(settings, node, log)
@@ -160,14 +164,41 @@ def _relay(parsed: argparse.Namespace) -> int:
         token_file = settings.path(settings.config.relay.console_token_file)
     installation_key(settings, make=False)
     node = Node(programs=[])
-    known = _follow(settings, node, url, token_file, log)
-    node.programs += relay_workers(settings, words, ["--replica"], known)
+    _follow(settings, node, words, _link_address(settings, url, token_file), token_file, log)
     return _run(settings, node, log)
 
 
-def _follow(settings: Settings, node: Node, url: str, token_file: Path | None, log: Log) -> asyncio.Event:
-    """Give the node a follower of the console; the event is set once there is a directory to start workers with."""
-    raise NotImplementedError
+def _follow(
+    settings: Settings, node: Node, words: Words, address: LinkAddress, token_file: Path | None, log: Log
+) -> asyncio.Event:
+    """Give the node workers and a follower of the console; the event is set once there is a directory to start them with."""
+
+    def say(level: str, text: str) -> None:
+        if level == "info":
+            log.info("link", said=text)
+        else:
+            log.warning("link", said=text)
+
+    client = LinkClient(address)
+    dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads what nodes ask in time)
+    node.follower = follower = Follower(client, settings.data / "replica", time.time, dice.random, say)
+    node.reporter = Reporter(settings, LinkClient(address), lambda: follower.seq)
+    environment = {"POSTBUD__RELAY__CONSOLE": address.url}
+    if token_file is not None:
+        environment["POSTBUD__RELAY__CONSOLE_TOKEN_FILE"] = str(token_file.absolute())
+    node.programs += relay_workers(settings, words, ["--replica"], follower.known, environment)
+    return follower.known
+
+
+def _link_address(settings: Settings, url: str, token_file: Path | None) -> LinkAddress:
+    ca_file = settings.config.relay.console_ca_file
+    if url.startswith("https://") and token_file is None:
+        raise SettingsError("a console over https needs --token-file (or relay.console_token_file)")
+    try:
+        token = token_file.read_text(encoding="ascii").strip() if token_file is not None else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{token_file}: {error}") from error
+    return LinkAddress(url, token, settings.path(ca_file) if ca_file is not None else None)
 
 
 def _require_listeners(settings: Settings) -> None:
