@@ -3,18 +3,26 @@
 Owns how they are stored; knows nothing of the tables. Invariant: these columns sort by octet, so ids sort by time.
 """
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+_Set_contra = TypeVar("_Set_contra", contravariant=True)
+_Get_co = TypeVar("_Get_co", covariant=True)
 if TYPE_CHECKING:
     _Text = models.CharField[str, str]
-    _Instant = models.Field[datetime, datetime]
+
+    class _Instant(models.Field[_Set_contra, _Get_co]):  # what Django's stubs read
+        _pyi_private_set_type: datetime
+        _pyi_private_get_type: datetime
+        _pyi_lookup_exact_type: datetime
+
 else:  # Django's classes take no parameters at run time
     _Text = models.CharField
-    _Instant = models.Field
+    _Instant = defaultdict(lambda: models.Field)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -45,13 +53,8 @@ class IdField(_Text):
         return parameters
 
 
-class InstantField(_Instant):
+class InstantField(_Instant[_Set_contra, _Get_co]):
     """An aware instant, stored as microseconds since 1970."""
-
-    if TYPE_CHECKING:  # what the stubs read
-        _pyi_private_set_type: datetime
-        _pyi_private_get_type: datetime
-        _pyi_lookup_exact_type: datetime
 
     def get_internal_type(self) -> str:
         """Say which column it is."""
