@@ -17,8 +17,8 @@ FORMATTED ?= fuzz/run.py tests/architecture tests/conftest.py
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: $(VENV)/run.stamp ## Start the relay with an example directory and a catcher, and print a line to try it with
-	@exec $(BIN)/postbud demo
+run: $(VENV)/run.stamp ## Start the demo: console, relay and a catcher on this machine; TRAFFIC=1 plays a day's mail
+	@exec $(BIN)/postbud serve --demo $(if $(TRAFFIC),--traffic)
 
 test: $(VENV)/dev.stamp debian npm coverage ## Run every test (installs the Debian packages that they need, when root)
 	@$(MAKE) --no-print-directory fuzz
