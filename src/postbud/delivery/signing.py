@@ -95,7 +95,7 @@ class Signer:
         loaded = self._loaded.get(pem)
         if loaded is None:
             try:
-                loaded = load_key(pem)
+                loaded = load_key(pem, checked=True)  # when the directory was read, or by whoever made and sealed it
             except KeyProblem as error:
                 raise KeyMissingError(f"key {selector}: {error}") from error
             if len(self._loaded) >= _MAX_LOADED_KEYS:

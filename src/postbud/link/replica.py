@@ -197,7 +197,9 @@ class _Index:
         self._servers = dict(old._servers)  # noqa: SLF001
         self._owners = dict(old._owners)  # noqa: SLF001
         self._networks = dict(old._networks)  # noqa: SLF001
-        self._networks_changed = False
+        self._by_address = dict(old._by_address)  # noqa: SLF001
+        self._by_network = old._by_network  # noqa: SLF001
+        self._former: dict[AccountId, list[Network]] = {}  # networks of the accounts that were taken out
 
     def remove(self, account_id: AccountId) -> None:
         account = self._accounts.pop(account_id, None)
@@ -213,7 +215,8 @@ class _Index:
                 del self._by_credential[credential.id]
                 if credential.username is not None:
                     del self._by_username[credential.username]
-        self._networks_changed |= self._networks.pop(account_id, None) is not None
+        if entries := self._networks.pop(account_id, None):
+            self._former[account_id] = [network for network, _ in entries]
 
     def add(self, account: Account) -> None:
         self._accounts[account.id] = account
@@ -232,22 +235,37 @@ class _Index:
                 networks.extend((network, grant) for network in credential.networks)
         if networks:
             self._networks[account.id] = tuple(networks)
-            self._networks_changed = True
+        if networks and [network for network, _ in networks] == self._former.get(account.id):
+            del self._former[account.id]
+            self._regrant(account.id, dict(networks))
+        elif networks:
+            self._former.setdefault(account.id, [])
+
+    def _regrant(self, account_id: AccountId, grants: dict[Network, Grant]) -> None:
+        """Put new grants behind the same networks: nothing can overlap that did not."""
+        for network, grant in grants.items():
+            if network.num_addresses == 1:
+                self._by_address[network.network_address] = grant
+        self._by_network = tuple(
+            (network, grants[network] if grant.account.id == account_id else grant) for network, grant in self._by_network
+        )
+
+    def _index_networks(self) -> None:
+        networks = [entry for entries in self._networks.values() for entry in entries]
+        _check_overlaps(networks)
+        networks.sort(key=lambda entry: -entry[0].prefixlen)
+        self._by_address = {network.network_address: grant for network, grant in networks if network.num_addresses == 1}
+        self._by_network = tuple(entry for entry in networks if entry[0].num_addresses > 1)
 
     def directory(self, old: Directory) -> Directory:
-        by_address, by_network = old._by_address, old._by_network  # noqa: SLF001
-        if self._networks_changed:
-            networks = [entry for entries in self._networks.values() for entry in entries]
-            _check_overlaps(networks)
-            networks.sort(key=lambda entry: -entry[0].prefixlen)
-            by_address = {network.network_address: grant for network, grant in networks if network.num_addresses == 1}
-            by_network = tuple(entry for entry in networks if entry[0].num_addresses > 1)
+        if self._former:
+            self._index_networks()
         return replace(
             old,
             accounts=self._accounts,
             _by_username=self._by_username,
-            _by_address=by_address,
-            _by_network=by_network,
+            _by_address=self._by_address,
+            _by_network=self._by_network,
             _by_credential=self._by_credential,
             _servers=self._servers,
             _owners=self._owners,

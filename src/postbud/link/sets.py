@@ -201,8 +201,7 @@ class SetReader:
         self._seen: tuple[int, int] = (0, 0)
         self._delta: Path | None = None
         self._offset = 0
-        self._files: dict[str, SetFile] = {}
-        self._changed: dict[str, dict[int, bool]] = {}
+        self._now: tuple[dict[str, SetFile], dict[str, dict[int, bool]]] = ({}, {})  # one value: others look meanwhile
         self.seq = 0
 
     def look(self) -> bool:
@@ -226,25 +225,27 @@ class SetReader:
                 files = {name: SetFile(self._folder / file) for name, file in index.files.items()}
                 delta = self._folder / index.delta
                 changed, offset, seq = _changes(delta, 0)
-                self._files, self._changed, self._delta, self._offset = files, changed, delta, offset
+                self._now, self._delta, self._offset = (files, changed), delta, offset
                 self._seen, self.seq = (state.st_ino, state.st_mtime_ns), max(seq, index.seq)
             elif self._delta is not None:
-                changed, self._offset, seq = _changes(self._delta, self._offset)
-                for name, entries in changed.items():
-                    self._changed[name] = self._changed.get(name, {}) | entries
+                later, self._offset, seq = _changes(self._delta, self._offset)
+                files, changed = self._now
+                self._now = files, changed | {name: changed.get(name, {}) | entries for name, entries in later.items()}
                 self.seq = max(seq, self.seq)
 
     def holds(self, name: str, hashed: int) -> bool:
         """Whether a set holds a hash."""
-        changed = self._changed.get(name)
-        if changed is not None and (present := changed.get(hashed)) is not None:
+        files, changed = self._now
+        entries = changed.get(name)
+        if entries is not None and (present := entries.get(hashed)) is not None:
             return present
-        file = self._files.get(name)
+        file = files.get(name)
         return file is not None and hashed in file
 
     def is_empty(self, name: str) -> bool:
         """Whether a set holds nothing: then nobody need hash for it."""
-        return name not in self._changed and not self._files.get(name)
+        files, changed = self._now
+        return name not in changed and not files.get(name)
 
 
 class HashedSets:

@@ -120,6 +120,10 @@ class DirectoryLog:
         self._delta_octets += len(octets)
         self.seq = max(self.seq or 0, seq)
 
+    def lines(self) -> list[bytes]:
+        """Give all changes that are on disk, those that others replaced too. Blocks."""
+        return [octets for octets, _ in _whole(self._snapshot, self._delta)]
+
     @property
     def is_long(self) -> bool:
         """Whether the delta should go into a new snapshot."""

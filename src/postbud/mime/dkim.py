@@ -77,14 +77,16 @@ class CanonicalHeader:
     names: bytes
 
 
-def load_key(pem: bytes) -> SigningKey:
+def load_key(pem: bytes, *, checked: bool = False) -> SigningKey:
     """Read an unencrypted PEM private key: RSA of 1024 bits or more, or Ed25519.
+
+    `checked`: somebody made sure of its numbers before (primes and all, 50 ms for an RSA key); they are taken as they are.
 
     Raises:
         KeyProblem: It is no such key.
     """
     try:
-        private = load_pem_private_key(pem, None)
+        private = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=checked)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyProblem("not an unencrypted PEM private key") from error
     if isinstance(private, rsa.RSAPrivateKey):
