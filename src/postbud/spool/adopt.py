@@ -57,6 +57,7 @@ async def adopt(folder: Path, into: Spool, *, shipped_seq: Callable[[int], int] 
         moved = await orphan.move_messages()
         await orphan.move_events(shipped_seq(opened.spool_id))
         await orphan.move_quarantine()
+        await orphan.move_answers()
         await asyncio.to_thread(orphan.close)
         await asyncio.to_thread(shutil.rmtree, folder)
     finally:
@@ -114,6 +115,12 @@ class _Orphan:
             if row[5] is not None:
                 await asyncio.to_thread(self._link, [row[5]])
             await self._into.run(partial(self._write_quarantine, row))
+
+    async def move_answers(self) -> None:
+        """Take over what requests were answered; doing it twice does no harm."""
+        rows = await asyncio.to_thread(self._source.execute("SELECT key, at, sum, data FROM idempotency").fetchall)
+        for start in range(0, len(rows), _EVENTS_AT_ONCE):
+            await self._into.run(partial(_write_answers, rows[start : start + _EVENTS_AT_ONCE]))
 
     def _rows(self, query: str, mark: int, limit: int) -> list[Any]:
         return self._source.execute(query, (mark, limit)).fetchall()
@@ -221,3 +228,7 @@ class _Orphan:
             self._source.execute("DELETE FROM delivery WHERE message <= ?", (last,))
             self._source.execute("DELETE FROM message WHERE key <= ?", (last,))
         self._opened.contents.delete(names)
+
+
+def _write_answers(rows: list[tuple[Any, ...]], connection: apsw.Connection) -> None:
+    connection.executemany("INSERT OR IGNORE INTO idempotency (key, at, sum, data) VALUES (?, ?, ?, ?)", rows)

@@ -14,7 +14,7 @@ import apsw
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import DeliveryId, MessageId
-from postbud.spool.rows import Codec, checksum
+from postbud.spool.rows import Codec, answer_sum, checksum, event_key
 from postbud.spool.values import Damaged, Filter, Gauges, Unknown
 
 _UNREADABLE = (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError)
@@ -163,6 +163,18 @@ class Reader:
             else:
                 damage.append(Damage("event", number, None, "event row does not match its checksum"))
         return events, damage
+
+    def events_of(self, message_id: MessageId, limit: int) -> list[bytes]:
+        """Give what happened to one message, in order, as far as it is kept; rows that are damaged are left out."""
+        query = "SELECT seq, sum, data FROM event INDEXED BY event_message WHERE message = ? ORDER BY seq LIMIT ?"
+        found = self._connection.execute(query, (event_key(message_id), limit))
+        return [data for seq, total, data in found if checksum(seq, (data,)) == total]
+
+    def answer(self, key: bytes, after: float) -> bytes | None:
+        """Give what was answered to a request with this key, if that was after an instant."""
+        query = "SELECT sum, data FROM idempotency WHERE key = ? AND at > ?"
+        row = self._connection.execute(query, (key, after)).get
+        return bytes(row[1]) if row is not None and answer_sum(key, row[1]) == row[0] else None
 
     def accepted_event(self, public_id: str, at: float) -> bytes | None:
         """Give the `accepted` event that names a message or delivery made at an instant, while it is kept.

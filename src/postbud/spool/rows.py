@@ -37,10 +37,11 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EventRow(NamedTuple):
-    """An event without its number, which the writer gives."""
+    """An event without its number, which the writer gives. `message` is the key of the id of the message it is about."""
 
     at: float
     data: bytes
+    message: int | None
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Entry:
     signatures: list[tuple[int, int, bytes]] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    answers: list[tuple[bytes, float, int, bytes]] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)  # ids of the deliveries in `updates` and `removals`
     octets: int = 0
     job: Callable[[Any], Any] | None = None
@@ -115,7 +117,9 @@ class Codec:
             key = self.key(message_id, aliens)
             entry.signatures.append((key, zlib.crc32(data, key & _MASK), data))
         for event in batch.events:
-            entry.events.append(EventRow(event.at.timestamp(), self._json.encode(event)))
+            entry.events.append(EventRow(event.at.timestamp(), self._json.encode(event), event_key(event.message)))
+        for answer in batch.answers:
+            entry.answers.append((answer.key, answer.at, answer_sum(answer.key, answer.data), answer.data))
         return entry
 
     def _add_message(self, entry: Entry, new: NewMessage, file: tuple[str, int] | None, aliens: Aliens) -> None:
@@ -163,6 +167,31 @@ class Codec:
             return self._delivery.decode(data)
         except (msgspec.DecodeError, ValueError) as error:
             raise Damaged(f"delivery row: {error}") from error
+
+
+class _About(msgspec.Struct):
+    message: str = ""
+
+
+def event_key(message_id: str) -> int | None:
+    """Give the number by which events of a message are found; another spool's message may have the same one."""
+    try:
+        return int.from_bytes(to_octets(message_id)[:8], "big") if message_id else None
+    except ValueError:
+        return None
+
+
+def key_of_event(data: bytes) -> int | None:
+    """Give the same of an event's octets."""
+    try:
+        return event_key(msgspec.json.decode(data, type=_About).message)
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+def answer_sum(key: bytes, data: bytes) -> int:
+    """Give the checksum of a remembered answer."""
+    return checksum(zlib.crc32(key), (data,))
 
 
 def checksum(key: int, parts: Iterable[bytes]) -> int:

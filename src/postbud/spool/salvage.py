@@ -21,7 +21,7 @@ from postbud.spool.failpoint import fp
 from postbud.spool.pages import records
 from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage
-from postbud.spool.rows import Codec, checksum
+from postbud.spool.rows import Codec, checksum, key_of_event
 from postbud.spool.schema import FILE_NAME, PAGE_OCTETS, create, page_one, set_spool_id
 from postbud.spool.statements import Statements
 from postbud.spool.values import Damaged
@@ -114,7 +114,7 @@ class _Rescue:
             values = (*row[:6], _text(row[6]), _text(row[7]))
             self._new.execute("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         self._copy_events()
-        self._copy_small("signature", "quarantine", "suspect", "meta")
+        self._copy_small("signature", "quarantine", "suspect", "meta", "idempotency")
         self._check_rows(codec, messages, deliveries)
         self._find_halves(messages, deliveries)
         return self._put_aside(spool_id, {message for message, _ in due - deliveries.keys()} & messages.keys())
@@ -192,7 +192,7 @@ class _Rescue:
         if not _fits(row, (int, float, int, bytes)):
             return
         seq, _, total, data = row
-        self._new.execute("INSERT INTO event VALUES (?, ?, ?, ?)", row)
+        self._new.execute("INSERT INTO event (seq, at, sum, data, message) VALUES (?, ?, ?, ?, ?)", (*row, key_of_event(data)))
         if zlib.crc32(data, seq & 0xFFFFFFFF) != total:
             self._damage.append(Damage("event", seq, None, "event row does not match its checksum"))
 

@@ -14,13 +14,15 @@ import apsw
 from postbud.spool.values import SpoolUnusable
 
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
-VERSION = 2
+VERSION = 3
 FILE_NAME = "spool.db"
 PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
 
 # message.body_file stands before the large columns, so that looking at it never follows an overflow chain.
 # delivery lies in the order of its messages: a message's deliveries are neighbours, and no second index finds them.
+# event.message is the key of the message's id; its index finds what happened to one message; NULL in rows of older versions.
+# idempotency holds what a request with an Idempotency-Key was answered, in the commit of its message.
 # delivery_due holds account and domain so that a look for due mail passes over a full queue without reading its rows.
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -32,7 +34,7 @@ CREATE TABLE delivery (
     message INTEGER NOT NULL, key INTEGER NOT NULL, held INTEGER NOT NULL, due_at REAL NOT NULL, sum INTEGER NOT NULL,
     data BLOB NOT NULL, account TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (message, key)) WITHOUT ROWID;
 CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);
-CREATE TABLE event (seq INTEGER PRIMARY KEY, at REAL NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE event (seq INTEGER PRIMARY KEY, at REAL NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL, message INTEGER);
 CREATE TABLE signature (message INTEGER PRIMARY KEY, sum INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE alien (id BLOB PRIMARY KEY, key INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
 CREATE TABLE suspect (delivery TEXT PRIMARY KEY, crashes INTEGER NOT NULL) WITHOUT ROWID;
@@ -40,10 +42,17 @@ CREATE TABLE quarantine (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, why TEXT NOT NULL, body_file TEXT,
     data BLOB);
 """
+# New tables stand at the end: what lies before them keeps its pages, by which a spool without its first page is read.
+_LATER_TABLES = """
+CREATE INDEX event_message ON event (message) WHERE message IS NOT NULL;
+CREATE TABLE idempotency (key BLOB PRIMARY KEY, at REAL NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX idempotency_at ON idempotency (at);
+"""
 
 # version a spool has → statements that bring it one further, each run in one transaction with the new version's number
 _MIGRATIONS: dict[int, str] = {
     1: "DROP INDEX delivery_due; CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);",
+    2: f"ALTER TABLE event ADD COLUMN message INTEGER; {_LATER_TABLES}",
 }
 
 
@@ -129,7 +138,7 @@ def create(connection: apsw.Connection) -> None:
     """Make the tables of an empty spool, with a number of its own."""
     with connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(_TABLES)
+        connection.execute(_TABLES + _LATER_TABLES)
         connection.execute("INSERT INTO meta VALUES ('version', ?), ('spool', ?)", (VERSION, secrets.randbits(32)))
 
 

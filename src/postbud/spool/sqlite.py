@@ -207,6 +207,25 @@ class Spool:
         await self._put_aside(damage)
         return events
 
+    async def events_of(self, message_id: MessageId, limit: int = 1_000) -> list[Event]:
+        """Give the kept events of one message in their order. Ids alike of other spools are told apart by the event itself."""
+        found = await self._read(self._reader.events_of, message_id, limit)
+        events = (msgspec.json.decode(data, type=Event) for data in found)
+        return [event for event in events if event.message == message_id]
+
+    async def answer(self, key: bytes, after: float) -> bytes | None:
+        """Give what was answered to a request with this key after an instant, None when there was none."""
+        return await self._read(self._reader.answer, key, after)
+
+    async def forget_answers(self, before: float) -> int:
+        """Forget answers to requests from before an instant; give how many."""
+        count = 0
+        while True:
+            gone = await self.run(lambda connection: _forget_answers(connection, before))
+            count += gone
+            if gone < _PRUNED_AT_ONCE:
+                return count
+
     async def accepted_event(self, public_id: str) -> Event | None:
         """Give the `accepted` event of a message or delivery id, None when it is not kept here (any more)."""
         at = int.from_bytes(to_octets(public_id)[:6], "big") / 1000
@@ -309,6 +328,13 @@ def _prune(connection: apsw.Connection, shipped_seq: int, older_than: float, row
         "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= :shipped AND seq < (SELECT max(seq) FROM event)"
         " AND (at < :older_than OR seq <= (SELECT max(seq) FROM event) - :rows) ORDER BY seq LIMIT :limit)",
         {"shipped": shipped_seq, "older_than": older_than, "rows": rows, "limit": _PRUNED_AT_ONCE},
+    )
+    return int(connection.changes())
+
+
+def _forget_answers(connection: apsw.Connection, before: float) -> int:
+    connection.execute(
+        "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE at < ? LIMIT ?)", (before, _PRUNED_AT_ONCE)
     )
     return int(connection.changes())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from postbud.spool.rows import Entry
+from postbud.spool.rows import Entry, key_of_event
 
 _SIZES = (64, 16, 4, 1)
 
@@ -41,7 +41,8 @@ INSERT_MESSAGES = Bulk(
 INSERT_DELIVERIES = Bulk(
     "INSERT INTO delivery (message, key, held, due_at, sum, data, account, domain) VALUES ", "(?, ?, ?, ?, ?, ?, ?, ?)"
 )
-INSERT_EVENTS = Bulk("INSERT INTO event (seq, at, sum, data) VALUES ", "(?, ?, ?, ?)")
+INSERT_EVENTS = Bulk("INSERT INTO event (seq, at, sum, data, message) VALUES ", "(?, ?, ?, ?, ?)")
+INSERT_ANSWERS = Bulk("INSERT OR REPLACE INTO idempotency (key, at, sum, data) VALUES ", "(?, ?, ?, ?)")
 INSERT_SIGNATURES = Bulk("INSERT OR REPLACE INTO signature (message, sum, data) VALUES ", "(?, ?, ?)")
 INSERT_ALIENS = Bulk("INSERT INTO alien (id, key) VALUES ", "(?, ?)")
 UPDATE_DELIVERIES = Bulk(
@@ -106,6 +107,8 @@ class Statements:
             DELETE_SUSPECTS.run(run, [(delivery,) for delivery in settled])
             self.suspects -= settled
         self._add_events(entries)
+        if answers := _all(entry.answers for entry in entries):
+            INSERT_ANSWERS.run(run, answers)
         return files
 
     def skip(self, numbers: int) -> None:
@@ -115,15 +118,16 @@ class Statements:
     def add_event(self, at: float, data: bytes) -> None:
         """Write one event."""
         self._last_seq += 1
-        INSERT_EVENTS.run(self.connection, [(self._last_seq, at, zlib.crc32(data, self._last_seq & 0xFFFFFFFF), data)])
+        seq = self._last_seq
+        INSERT_EVENTS.run(self.connection, [(seq, at, zlib.crc32(data, seq & 0xFFFFFFFF), data, key_of_event(data))])
 
     def _add_events(self, entries: Sequence[Entry]) -> None:
         rows = []
         seq = self._last_seq
         for entry in entries:
-            for at, data in entry.events:
+            for at, data, message in entry.events:
                 seq += 1
-                rows.append((seq, at, zlib.crc32(data, seq & 0xFFFFFFFF), data))
+                rows.append((seq, at, zlib.crc32(data, seq & 0xFFFFFFFF), data, message))
         if rows:
             INSERT_EVENTS.run(self.connection, rows)
             self._last_seq = seq

@@ -44,6 +44,15 @@ class NewMessage:
     deliveries: Sequence[Delivery]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request with a key of its own was answered: durable with its message, for a day. A later one takes its place."""
+
+    key: bytes
+    at: float
+    data: bytes
+
+
 @dataclass(slots=True)
 class Batch:
     """What must become durable together: all of it or nothing.
@@ -56,6 +65,7 @@ class Batch:
     updates: list[Delivery] = field(default_factory=list)
     signatures: list[tuple[MessageId, bytes]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
