@@ -283,9 +283,9 @@ class Browser:
 
     def sign_in(self, email: str, password: str) -> str:
         """Sign in; give the page that follows."""
-        status, page = self.get("/accounts/login/")
+        status, page = self.get("/me/login/")
         assert status == 200, page
-        status, page = self.post("/accounts/login/", page, login=email, password=password)
+        status, page = self.post("/me/login/", page, login=email, password=password)
         assert status == 200, page
         assert "/login" not in self.at, page
         return page

@@ -50,6 +50,8 @@ def console_settings(settings: Settings, *, demo: bool = False) -> ConsoleSettin
         api_url=table.api_url or f"http://{settings.config.api.address}",
         link_address=table.link_address,
         trusted_proxies=list(table.trusted_proxies),
+        hook_networks=list(table.hook_networks),
+        hook_ports=list(table.hook_ports),
         link_socket=str(link_socket(settings)),
         system_smtp=f"{'127.0.0.1' if host in ('0.0.0.0', '[::]', '') else host}:{port or 25}",  # noqa: S104 (compared, not bound)
     )

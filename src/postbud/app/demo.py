@@ -60,6 +60,8 @@ address = "127.0.0.1:{api}"
 
 [console]
 address = "127.0.0.1:{console}"
+hook_networks = ["127.0.0.0/8"]
+hook_ports = [80, 443, 3000, 8080, 8081, 9000]
 
 [telemetry]
 address = "127.0.0.1:{telemetry}"

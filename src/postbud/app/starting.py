@@ -32,6 +32,7 @@ from postbud.app.node import (
 from postbud.app.programs import say_ready
 from postbud.app.reporting import Reporter
 from postbud.app.serve import Node, Supervisor
+from postbud.console.installation import key_path, make_key
 from postbud.delivery.signing import check_key
 from postbud.link.file import last_good, load
 from postbud.link.follow import Follower
@@ -220,17 +221,7 @@ def installation_key(settings: Settings, *, make: bool) -> bytes:
     Raises:
         SettingsError: It is missing and not to be made here, or it is no key.
     """
-    path = settings.data / "keys" / "installation.key"
-    if make and not path.exists():
-        made = path.with_name(f".{path.name}.{os.getpid()}")
-        made.touch(0o600)
-        made.write_bytes(secrets.token_bytes(KEY_OCTETS))
-        try:
-            os.link(made, path)  # whoever is first wins
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink()
+    path = make_key(settings.data) if make else key_path(settings.data)
     try:
         key = path.read_bytes()
     except FileNotFoundError:
