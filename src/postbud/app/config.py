@@ -136,7 +136,7 @@ class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_url: str = ""  # how programs reach the sending API; empty: http://<api.address>
     backups: int = 5  # how many backups that upgrades made are kept
     hook_networks: list[str] = []  # networks beside the public internet that webhooks may be posted to
-    hook_ports: list[int] = [80, 443]
+    hook_ports: list[int] = msgspec.field(default_factory=lambda: [80, 443])
 
 
 class DemoTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
