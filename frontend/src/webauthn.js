@@ -1,5 +1,5 @@
 // Passkeys: asks the browser and puts its answer into the form. Options come from the server as JSON in a <script type="application/json">
-// or from data-options-url. Knows nothing of accounts.
+// (its id is in data-passkey-options) or from data-options-url. Knows nothing of accounts.
 
 async function fill(form, credential) {
   form.querySelector("[name=credential]").value = JSON.stringify(credential);
@@ -15,11 +15,22 @@ function complain(form, error) {
 }
 
 async function options(form) {
-  const island = form.querySelector("script[type='application/json']") ?? document.getElementById(form.dataset.passkeyOptions);
-  if (island) return JSON.parse(island.textContent);
-  const answer = await fetch(form.dataset.optionsUrl, { headers: { Accept: "application/json", "X-Requested-With": "XMLHttpRequest" } });
-  if (!answer.ok) throw new Error(String(answer.status));
-  return (await answer.json()).request_options;
+  if (form.dataset.optionsUrl) {
+    const answer = await fetch(form.dataset.optionsUrl, { headers: { Accept: "application/json", "X-Requested-With": "XMLHttpRequest" } });
+    if (!answer.ok) throw new Error(String(answer.status));
+    return (await answer.json()).request_options.publicKey;
+  }
+  const island = JSON.parse(document.getElementById(form.dataset.passkeyOptions).textContent);
+  return (island.creation_options ?? island.request_options).publicKey;
+}
+
+function create(form, asked) {
+  const alone = form.querySelector("input[type=checkbox][name=passwordless]")?.checked ?? true;
+  const wishes = asked.authenticatorSelection ?? {};
+  const chosen = { ...wishes, residentKey: alone ? "required" : "discouraged", requireResidentKey: alone };
+  if (alone) chosen.userVerification = "required";
+  const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON({ ...asked, authenticatorSelection: chosen });
+  return navigator.credentials.create({ publicKey });
 }
 
 export function webauthn(page) {
@@ -36,10 +47,9 @@ export function webauthn(page) {
       if (!form.reportValidity()) return;
       try {
         const asked = await options(form);
-        const publicKey = form.dataset.passkey === "create"
-          ? PublicKeyCredential.parseCreationOptionsFromJSON(asked.publicKey)
-          : PublicKeyCredential.parseRequestOptionsFromJSON(asked.publicKey);
-        const made = form.dataset.passkey === "create" ? await navigator.credentials.create({ publicKey }) : await navigator.credentials.get({ publicKey });
+        const made = form.dataset.passkey === "create"
+          ? await create(form, asked)
+          : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(asked) });
         await fill(form, made);
       } catch (error) {
         complain(form, error);

@@ -1,0 +1,136 @@
+"""What every page's frame shows: the viewer, their accounts, the navigation, theme, marks of demo and operator.
+
+Knows pages by the names of their addresses only; one that does not exist is not offered. Invariant: it asks the database for
+nothing but the viewer's memberships, and only when the frame is drawn.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.functional import Promise, SimpleLazyObject
+from django.utils.translation import gettext_lazy as _
+
+from postbud.console.ui.middleware import theme_of
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the navigation; `key` is pressed after `g`."""
+
+    name: str | Promise
+    image: str
+    address: str
+    key: str = ""
+    here: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines of the navigation under one title."""
+
+    title: str | Promise
+    items: list[Item]
+
+
+# name, icon, names of addresses (the first that exists is taken), key, what else below the address belongs to it
+_ACCOUNT = (
+    ("", ((_("Home"), "home", ("accounts:home",), "h"), (_("Messages"), "mail", ("mail:messages",), "m"))),
+    (
+        _("Sending"),
+        (
+            (_("Servers"), "server", ("servers:servers",), "s"),
+            (_("Domains"), "world", ("domains:domains",), "d"),
+            (_("Webhooks"), "webhook", ("hooks:endpoints",), "w"),
+        ),
+    ),
+    (
+        _("Account"),
+        (
+            (_("People"), "users", ("accounts:people",), "p"),
+            (_("Audit log"), "history", ("accounts:audit",), "a"),
+            (_("Settings"), "settings", ("accounts:settings",), ""),
+        ),
+    ),
+)
+_OPERATOR = (
+    (_("Operation"), ((_("Accounts"), "building", ("accounts:operator",), "o"), (_("Relays"), "network", ("link:nodes",), ""))),
+)
+_PERSON = (
+    (_("Profile"), "accounts:profile"),
+    (_("E-mail address"), "account_email"),
+    (_("Sign-in and security"), "mfa_index"),
+    (_("Sessions"), "usersessions_list"),
+)
+
+
+def frame(request: HttpRequest) -> dict[str, Any]:
+    """Give the frame's values to every template (a context processor)."""
+    account = getattr(request, "account", None)
+    user = getattr(request, "user", None)
+    person = user if user is not None and user.is_authenticated else None
+    configuration = getattr(settings, "CONSOLE", None)
+    return {
+        "theme": theme_of(request),
+        "languages": settings.LANGUAGES,
+        "demo": getattr(configuration, "demo", False),
+        "sign_up": getattr(configuration, "sign_up", False),
+        "person": person,
+        "account": account,
+        "membership": getattr(request, "membership", None),
+        "accounts": SimpleLazyObject(lambda: accounts_of(person)),
+        "navigation": navigation(request, account, operator=bool(person and person.is_operator)) if person else [],
+        "person_tabs": [Item(name, "", address, here=request.path == address) for name, address in _existing(_PERSON)],
+    }
+
+
+def accounts_of(person: Any) -> list[dict[str, str]]:
+    """List the accounts that a person is a member of, by name."""
+    if person is None:
+        return []
+    memberships = person.memberships.select_related("account").order_by("account__name")
+    return [
+        {
+            "id": one.account.id,
+            "name": one.account.name,
+            "role": one.role,
+            "status": one.account.status,
+            "home": reverse("accounts:home", args=[one.account.id]),
+        }
+        for one in memberships
+    ]
+
+
+def navigation(request: HttpRequest, account: Any, *, operator: bool) -> list[Part]:
+    """Give the lines of the sidebar."""
+    parts = []
+    if account is not None:
+        for title, lines in _ACCOUNT:
+            parts.append(_part(request, title, lines, [account.id]))
+    if operator:
+        for title, lines in _OPERATOR:
+            parts.append(_part(request, title, lines, []))
+    return [part for part in parts if part.items]
+
+
+def _part(request: HttpRequest, title: str | Promise, lines: tuple[Any, ...], arguments: list[str]) -> Part:
+    items = []
+    for name, image, targets, key in lines:
+        address = next((found for target in targets if (found := _reverse(target, arguments))), "")
+        if address:
+            here = request.path == address if image == "home" else request.path.startswith(address)
+            items.append(Item(name, image, address, key, here))
+    return Part(title, items)
+
+
+def _existing(lines: tuple[tuple[Any, str], ...]) -> list[tuple[Any, str]]:
+    return [(name, address) for name, target in lines if (address := _reverse(target, []))]
+
+
+def _reverse(name: str, arguments: list[str]) -> str:
+    try:
+        return reverse(name, args=arguments)
+    except NoReverseMatch:
+        return ""
