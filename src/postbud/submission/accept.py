@@ -21,7 +21,7 @@ from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Message, State
 from postbud.model.envelope import Client, Envelope, MailParameters, Recipient
 from postbud.model.event import Event, EventKind
-from postbud.model.ids import AccountId, MessageId, to_octets
+from postbud.model.ids import AccountId, DeliveryId, MessageId, to_octets
 from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Refusal, Why
 from postbud.model.token import Purpose, TokenKeys
@@ -30,9 +30,9 @@ from postbud.policy.facts import gather
 from postbud.policy.rule import Mode
 from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
-from postbud.spool.values import Batch, NewMessage
+from postbud.spool.values import Answer, Batch, NewMessage
 from postbud.submission.authenticate import Authenticator, Identity
-from postbud.submission.context import SubmissionContext, read_context
+from postbud.submission.context import NOTHING_SAID, SubmissionContext, overlay, read_context
 from postbud.submission.fixups import fix_up
 from postbud.telemetry.logs import Log
 
@@ -53,6 +53,16 @@ class SubmissionSettings:
     held_octets_per_account: int = 1 << 30  # in this worker
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A message that is durable: its id, when it was taken, and its deliveries as (mailbox, delivery id)."""
+
+    message: MessageId
+    at: datetime
+    deliveries: tuple[tuple[str, DeliveryId], ...]
+
+
+Memo = Callable[[Accepted], Answer]
 Admit = Callable[[Message, Content, Sequence[Delivery]], None]
 
 
@@ -132,11 +142,30 @@ class SubmissionGate:
         Raises:
             Refusal: The policy, the content, a quota, or the disk says no; nothing was kept.
         """
+        return (await self.submit(identity, client, envelope, content)).message
+
+    async def submit(
+        self,
+        identity: object,
+        client: Client,
+        envelope: Envelope,
+        content: Content,
+        *,
+        said: SubmissionContext = NOTHING_SAID,
+        memo: Memo | None = None,
+    ) -> Accepted:
+        """Do as `accept` does, and tell more.
+
+        `said` goes before what the submission fields say; what `memo` makes of the answer is kept in the very same commit.
+
+        Raises:
+            Refusal: As `accept`.
+        """
         grant = self._grant(identity)
         now = self._clock()
         at = datetime.fromtimestamp(now, UTC)
         section = self._read_header(content)
-        context = read_context(section, at)
+        context = overlay(said, read_context(section, at))
         ruling, from_mailboxes = self._judge(grant, envelope, section, at)
         message_id = self._spool.ids.message()
         domain = self._replica.directory.covering(grant.account.id, from_mailboxes[0].domain)
@@ -174,19 +203,32 @@ class SubmissionGate:
             subject=decode_words(section.value(b"subject") or b"")[:_MAX_SUBJECT],
         )
         deliveries = self._deliveries(message, envelope, context, now)
+        await self._keep(identity, message, content, deliveries, ruling, memo)
+        return accepted_as(message, deliveries)
+
+    # -- parts -------------------------------------------------------------------------------------------------------------
+
+    async def _keep(
+        self,
+        identity: object,
+        message: Message,
+        content: Content,
+        deliveries: list[Delivery],
+        ruling: Ruling,
+        memo: Memo | None,
+    ) -> None:
         batch = self._batch(message, content, deliveries, ruling)
-        self._grant(identity)  # status once more, just before the commit
+        if memo is not None:
+            batch.answers.append(memo(accepted_as(message, deliveries)))
+        grant = self._grant(identity)  # status once more, just before the commit
         self._caps.take(grant.credential, len(deliveries))
         await self._spool.commit(batch)
         if grant.server.kind is not Kind.SANDBOX:
             self._admit(message, content, deliveries)
         self._log.info(
-            "accepted", message=message_id, account=message.account, credential=message.credential,
-            recipients=len(deliveries), octets=message.size_octets, client=client.address,
+            "accepted", message=message.id, account=message.account, credential=message.credential,
+            recipients=len(deliveries), octets=message.size_octets, client=message.client,
         )  # fmt: skip
-        return message_id
-
-    # -- parts -------------------------------------------------------------------------------------------------------------
 
     def _grant(self, identity: object) -> Grant:
         if not isinstance(identity, Identity):
@@ -352,6 +394,11 @@ class SubmissionGate:
             message_id=message.message_id,
             from_domain=message.from_domain,
         )
+
+
+def accepted_as(message: Message, deliveries: Sequence[Delivery]) -> Accepted:
+    """Give what whoever handed it in is told."""
+    return Accepted(message.id, message.received_at, tuple([(delivery.mailbox, delivery.id) for delivery in deliveries]))
 
 
 def _needs_smtputf8(reverse_path: Mailbox | None) -> bool:

@@ -29,6 +29,17 @@ class SubmissionContext:
 NOTHING_SAID = SubmissionContext()
 
 
+def overlay(above: SubmissionContext, below: SubmissionContext) -> SubmissionContext:
+    """Give what two ways of saying it come to; the first wins: the API has fields of its own for them."""
+    return SubmissionContext(
+        list=above.list or below.list,
+        campaign=above.campaign or below.campaign,
+        tag=above.tag or below.tag,
+        metadata=above.metadata or below.metadata,
+        send_at=above.send_at or below.send_at,
+    )
+
+
 def read_context(section: HeaderSection, now: datetime) -> SubmissionContext:
     """Read the submission fields.
 
@@ -63,13 +74,28 @@ def read_context(section: HeaderSection, now: datetime) -> SubmissionContext:
     )
 
 
+LENGTHS = {name.decode("ascii"): length for name, length in _LENGTHS.items()}  # of the same fields in the API
+
+
+def check_send_at(at: datetime, now: datetime) -> datetime:
+    """Give an instant to send at in UTC.
+
+    Raises:
+        ValueError: It has no time zone, or is too far ahead.
+    """
+    if at.tzinfo is None:
+        raise ValueError("names its time zone, such as 2026-12-24T17:00:00Z")
+    if at - now > _SEND_AT_AT_MOST:
+        raise ValueError("is more than 30 days ahead")
+    return at.astimezone(UTC)
+
+
 def _send_at(text: str, now: datetime) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise Refusal(Why.BAD_CONTENT, "X-Postbud-Send-At is an RFC 3339 instant, such as 2026-12-24T17:00:00Z") from error
-    if at.tzinfo is None:
-        raise Refusal(Why.BAD_CONTENT, "X-Postbud-Send-At names its time zone, such as 2026-12-24T17:00:00Z")
-    if at - now > _SEND_AT_AT_MOST:
-        raise Refusal(Why.BAD_CONTENT, "X-Postbud-Send-At is more than 30 days ahead")
-    return at.astimezone(UTC)
+    try:
+        return check_send_at(at, now)
+    except ValueError as error:
+        raise Refusal(Why.BAD_CONTENT, f"X-Postbud-Send-At {error}") from error
