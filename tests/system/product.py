@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from postbud.console.sqlite.lock import locked
 from tests.ports import free_port
 from tests.system.directory import SECRETS
 from tests.system.harness import POSTBUD, Recorder, Relay, children_of, wait_until
@@ -191,12 +192,16 @@ class Product(Relay):
 
     def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """Read the console's SQLite database."""
-        database = sqlite3.connect(f"file:{self.folder / 'console.db'}?mode=ro", uri=True, timeout=20)
-        try:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute(statement, values)]
-        finally:
-            database.close()
+        path = self.folder / "console.db"
+        if not path.exists():
+            return []
+        with locked(path):  # opening and closing may move the WAL
+            database = sqlite3.connect(path, timeout=20)
+            try:
+                database.row_factory = sqlite3.Row
+                return [dict(row) for row in database.execute(statement, values)]
+            finally:
+                database.close()
 
     def deliveries(self, message: str) -> list[dict[str, Any]]:
         """Give a message's deliveries as the console has them."""

@@ -114,8 +114,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if not parsed.demo and (parsed.traffic or parsed.port_offset is not None):
         raise SettingsError("--traffic and --port-offset go with --demo")
     if parsed.demo:
-        parsed.data = str(Path(parsed.data or _DEMO_FOLDER).absolute())
-        demo.prepare(Path(parsed.data), parsed.port_offset)
+        _become_demo(parsed)
     settings = settings_of(parsed)
     if not parsed.demo:
         demo.refuse_demo(settings.data)
@@ -135,7 +134,14 @@ def _serve(parsed: argparse.Namespace) -> int:
     return _run(settings, node, log)
 
 
+def _become_demo(parsed: argparse.Namespace) -> None:
+    parsed.data = str(Path(parsed.data or _DEMO_FOLDER).absolute())
+    demo.prepare(Path(parsed.data), getattr(parsed, "port_offset", None))
+
+
 def _console(parsed: argparse.Namespace) -> int:
+    if parsed.demo:
+        _become_demo(parsed)
     settings = settings_of(parsed)
     if not parsed.demo:
         demo.refuse_demo(settings.data)
