@@ -16,15 +16,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from postbud.console.configuration import current
 from postbud.console.link import directory, quota, services
 from postbud.console.link.allowance import allowance_of, server_is_of
 from postbud.console.link.content import MAX_OCTETS, ContentError, ContentStore
 from postbud.console.link.models import Node
 from postbud.console.link.threads import Busy, Threads, Unavailable
 from postbud.console.link.waiting import Sequencer
-from postbud.console.mail.ingest import ingest, mark_of
+from postbud.console.mail.ingest import ingest, mark_of, may_ship
 from postbud.model.link import WAIT_SECONDS, EventBatch, HighWater, LeaseRequest, NodeState
-from postbud.telemetry.logs import Log
+from postbud.telemetry.logs import Log, configure
 
 MAX_BATCH_OCTETS = 32 * 1024 * 1024
 MAX_BATCH_EVENTS = 5_000
@@ -76,6 +77,11 @@ class Link:
             self._route("/link/health", self.get_health, "GET"),
         ]
 
+    def close(self) -> None:
+        """End the threads and their connections."""
+        for pool in (self._looking, self._reading, self._ingesting, self._writing):
+            pool.close()
+
     async def get_directory(self, request: Request) -> Response:
         """Give what changed in the directory; wait for a change when asked to."""
         since, until = _since(request), _until(request)
@@ -105,10 +111,10 @@ class Link:
     async def post_events(self, request: Request) -> Response:
         """Take a batch of events."""
         body = await _body(request, MAX_BATCH_OCTETS)
-        mark = await self._ingesting.run(self._ingest, body)
+        mark = await self._ingesting.run(self._ingest, body, request.state.node)
         return _json(HighWater(mark))
 
-    def _ingest(self, body: bytes) -> int:
+    def _ingest(self, body: bytes, node: Node | None) -> int:
         if b"\\u0000" in body:  # no column of PostgreSQL holds it
             body = body.replace(b"\\u0000", b"\\ufffd")
         batch = _decode(body, EventBatch)
@@ -121,6 +127,10 @@ class Link:
             if not before < event.seq <= _MAX_NUMBER:
                 raise Problem(400, "Bad request", "events: numbers do not rise")
             before = event.seq
+        if node is not None:
+            if not may_ship(batch.spool, node.name):
+                raise Problem(403, "Forbidden", "the spool is another node's")
+            batch = msgspec.structs.replace(batch, node=node.name)
         return ingest(batch, self._log)
 
     async def post_quota(self, request: Request) -> Response:
@@ -200,11 +210,13 @@ class Link:
 
 
 def make_application() -> Starlette:
-    """Wire the application from Django's settings."""
-    raise NotImplementedError
+    """Wire the application from the console's settings."""
+    log, _ = configure(level="warning", as_json=True, worker="link")
+    return Starlette(routes=Link(ContentStore(current().folder / "content"), log, utc_now).routes())
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """Give the instant."""
     return datetime.fromtimestamp(time.time(), UTC)
 
 

@@ -4,6 +4,7 @@ Knows no request. Invariant: a connection that failed is closed before its threa
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +29,7 @@ class Threads:
 
     def __init__(self, name: str, threads: int, waiting: int) -> None:
         """Take how many threads work and how many calls may wait beside them."""
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._most = threads + waiting
         self._now = 0
@@ -46,6 +48,18 @@ class Threads:
             return await asyncio.get_running_loop().run_in_executor(self._pool, partial(_guarded, work, *args, **kwargs))
         finally:
             self._now -= 1
+
+    def close(self) -> None:
+        """Wait for what runs, close the threads' connections and end them."""
+        together = threading.Barrier(self._threads)  # no thread takes two of these
+        for ended in [self._pool.submit(_close, together) for _ in range(self._threads)]:
+            ended.result()
+        self._pool.shutdown()
+
+
+def _close(together: threading.Barrier) -> None:
+    together.wait()
+    connections.close_all()
 
 
 def _guarded(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -28,7 +28,9 @@ _STATES = {
     EventKind.CANCELLED: DeliveryState.CANCELLED.value,
     EventKind.SUPPRESSED: DeliveryState.SUPPRESSED.value,
 }
+_HOLDS = frozenset({EventKind.HELD, EventKind.RELEASED, EventKind.QUARANTINED})
 _WAITING = frozenset(state.value for state in WAITING)
+_COHORTS = {state: f"of_{state}" for state in _STATES.values()}
 _HOLD_BITS = {name: 1 << bit for bit, name in enumerate(HOLDS)}
 _UNKNOWN_HOLD = "operator"  # a holder of a newer relay
 
@@ -160,20 +162,19 @@ class Folder:
                 continue
             at = to_micros(event.at)
             self._keep(event, at)
-            match event.kind:
-                case EventKind.ACCEPTED:
-                    self._accepted(event, at)
-                case EventKind.HELD | EventKind.RELEASED | EventKind.QUARANTINED:
-                    self._hold(event, at)
-                case EventKind.DSN_RECEIVED:
-                    self._returned(event, at)
-                case EventKind.COMMANDED:
-                    answers, changed, _ = folded.commands.get(event.command, (0, 0, 0))
-                    folded.commands[event.command] = (answers + 1, changed + event.changed, at)
-                case EventKind.INBOUND_OTHER:
-                    pass
-                case _:
-                    self._outcome(event, at)
+            message_at = to_micros(event.message_at) if event.message_at is not None else at
+            kind = event.kind
+            if kind in _STATES:
+                self._outcome(event, at, message_at)
+            elif kind is EventKind.ACCEPTED:
+                self._accepted(event, at, message_at)
+            elif kind in _HOLDS:
+                self._hold(event, at, message_at)
+            elif kind is EventKind.DSN_RECEIVED:
+                self._returned(event, at)
+            elif kind is EventKind.COMMANDED:
+                answers, changed, _ = folded.commands.get(event.command, (0, 0, 0))
+                folded.commands[event.command] = (answers + 1, changed + event.changed, at)
         return folded
 
     def _keep(self, event: NumberedEvent, at: int) -> None:
@@ -206,14 +207,14 @@ class Folder:
         row = (event.account, event.message, event.id, at, event.kind.value, event.delivery, self._encode(data))
         self.folded.events.append(row)
 
-    def _accepted(self, event: NumberedEvent, at: int) -> None:
+    def _accepted(self, event: NumberedEvent, at: int, message_at: int) -> None:
         folded = self.folded
         subject = event.subject[:_MAX_TEXT]
         folded.messages.append(
             (
                 event.account,
                 event.message,
-                _message_at(event, at),
+                message_at,
                 event.server,
                 event.credential,
                 event.reverse_path[:_MAX_TEXT],
@@ -233,7 +234,7 @@ class Folder:
             )
         )
         for recipient, delivery in zip(event.recipients, event.deliveries, strict=False):
-            change = self._change(event, at, delivery, recipient)
+            change = self._change(event, message_at, delivery, recipient)
             change.accepted = True
             change.subject = subject
         if event.credential:
@@ -246,19 +247,19 @@ class Folder:
         counts[values, bucket, "octets"] += event.size_octets
         counts[values, bucket, "accepted"] += len(event.recipients)
 
-    def _outcome(self, event: NumberedEvent, at: int) -> None:
+    def _outcome(self, event: NumberedEvent, at: int, message_at: int) -> None:
         state = _STATES[event.kind]
         values, bucket = _values(event), bucket_of(at)
         tally = self.folded.tally
         tally.counts[values, bucket, state] += 1
         latency_ms = int(event.latency_seconds * 1000)
         if state not in _WAITING:
-            tally.counts[values, bucket_of(_message_at(event, at)), f"of_{state}"] += 1
+            tally.counts[values, bucket_of(message_at), _COHORTS[state]] += 1
             if state == DeliveryState.DELIVERED.value:
                 tally.latencies[values, bucket, latency_bin(latency_ms)] += 1
         if not event.delivery:
             return
-        change = self._change(event, at, event.delivery, event.recipient)
+        change = self._change(event, message_at, event.delivery, event.recipient)
         if change.state not in _WAITING or change.updated_at > at:
             return
         change.updated_at = at
@@ -277,14 +278,14 @@ class Folder:
         change.latency_ms = latency_ms
         change.next_attempt_at = to_micros(event.next_attempt_at) if event.next_attempt_at else None
 
-    def _hold(self, event: NumberedEvent, at: int) -> None:
+    def _hold(self, event: NumberedEvent, at: int, message_at: int) -> None:
         hold = "quarantine" if event.kind is EventKind.QUARANTINED else event.hold
         bit = _HOLD_BITS.get(hold, _HOLD_BITS[_UNKNOWN_HOLD])
         if event.kind is not EventKind.RELEASED:
             self.folded.tally.counts[_values(event), bucket_of(at), "held"] += 1
         if not event.delivery:
             return
-        self._change(event, at, event.delivery, event.recipient)
+        self._change(event, message_at, event.delivery, event.recipient)
         key = (event.account, event.message, event.delivery)
         put, cleared, _ = self.folded.holds.get(key, (0, 0, 0))
         if event.kind is EventKind.RELEASED:
@@ -297,7 +298,7 @@ class Folder:
         if event.delivery:  # it had been delivered: what is not known is not made up
             self.folded.returns[event.account, event.message, event.delivery] = event.reason[:_MAX_KEY]
 
-    def _change(self, event: NumberedEvent, at: int, delivery: str, recipient: str) -> DeliveryChange:
+    def _change(self, event: NumberedEvent, message_at: int, delivery: str, recipient: str) -> DeliveryChange:
         """Give the row of a delivery, made of what the event says when the batch has not met it."""
         key = (event.account, event.message, delivery)
         change = self.folded.deliveries.get(key)
@@ -306,7 +307,7 @@ class Folder:
                 account=event.account,
                 message=event.message,
                 id=delivery,
-                message_at=_message_at(event, at),
+                message_at=message_at,
                 server=event.server,
                 credential=event.credential,
                 mailbox=recipient[:_MAX_TEXT],
@@ -314,22 +315,28 @@ class Folder:
                 recipient_domain=recipient.rpartition("@")[2].lower()[:_MAX_TEXT],
                 from_domain=event.from_domain[:_MAX_TEXT],
                 subject=event.subject[:_MAX_TEXT],
-                updated_at=_message_at(event, at),
+                updated_at=message_at,
             )
         return change
 
 
 def _is_unfit(event: NumberedEvent) -> bool:
-    keys = (event.id, event.account, event.server, event.credential, event.message, event.delivery, event.command)
-    return not event.id or any(len(key) > _MAX_KEY for key in keys) or any(len(key) > _MAX_KEY for key in event.deliveries)
+    if (
+        not event.id
+        or len(event.id) > _MAX_KEY
+        or len(event.account) > _MAX_KEY
+        or len(event.server) > _MAX_KEY
+        or len(event.credential) > _MAX_KEY
+        or len(event.message) > _MAX_KEY
+        or len(event.delivery) > _MAX_KEY
+        or len(event.command) > _MAX_KEY
+    ):
+        return True
+    return bool(event.deliveries) and max(map(len, event.deliveries)) > _MAX_KEY
 
 
 def _values(event: NumberedEvent) -> Values:
     return (event.account, event.server, event.credential, event.from_domain, event.site, event.source)
-
-
-def _message_at(event: NumberedEvent, at: int) -> int:
-    return to_micros(event.message_at) if event.message_at is not None else at
 
 
 def _reply_code(reply: str) -> int:

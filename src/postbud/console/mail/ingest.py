@@ -19,6 +19,7 @@ from postbud.model.link import EventBatch, NumberedEvent
 from postbud.telemetry.logs import Log
 
 _MARK = "SELECT seq FROM link_spoolmark WHERE spool = %s"  # all accounts: a spool holds the mail of many
+_OWNER = "SELECT node FROM link_spoolmark WHERE spool = %s"  # all accounts: as above
 _FIRST_MARK = "INSERT INTO link_spoolmark (spool, node, seq, at) VALUES (%s, %s, 0, %s) ON CONFLICT (spool) DO NOTHING"
 _LOCK_MARK = "UPDATE link_spoolmark SET at = %s WHERE spool = %s RETURNING seq"  # its row is locked until the commit
 _SET_MARK = "UPDATE link_spoolmark SET seq = %s, node = %s WHERE spool = %s"
@@ -40,6 +41,14 @@ def mark_of(spool: int) -> int:
         cursor.execute(_MARK, (spool,))
         found = cursor.fetchone()
     return int(found[0]) if found else 0
+
+
+def may_ship(spool: int, node: str) -> bool:
+    """Tell whether a spool is a node's, as far as it is known: the node that ships it first keeps it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OWNER, (spool,))
+        found = cursor.fetchone()
+    return found is None or found[0] == node
 
 
 def ingest(batch: EventBatch, log: Log | None = None) -> int:

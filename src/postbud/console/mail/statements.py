@@ -52,7 +52,7 @@ def _insert(table: str, columns: dict[str, str], conflict: str, expressions: dic
     )
 
 
-def _update(table: str, columns: dict[str, str], change: str, where: str) -> Statement:
+def update_rows(table: str, columns: dict[str, str], change: str, where: str) -> Statement:
     """Make `UPDATE table … FROM rows`: `change` and `where` call the row `r` and the table `d`."""
     marks = ", ".join([f"%s AS {name}" for name in columns])
     return Statement(
@@ -148,14 +148,14 @@ WHERE NOT ({_FINAL}) AND d.updated_at <= excluded.updated_at
 )
 
 # an acceptance that came after an outcome: what only it knows
-LATE_ACCEPTANCES = _update(
+LATE_ACCEPTANCES = update_rows(
     "mail_delivery",
     {"account": "text", "message": "text", "id": "text", "subject": "text", "mailbox": "text"},
     "subject = r.subject, mailbox = r.mailbox",
     f"{_KEY} AND d.subject = ''",
 )
 
-HOLDS = _update(
+HOLDS = update_rows(
     "mail_delivery",
     {"account": "text", "message": "text", "id": "text", "put": "smallint", "cleared": "smallint", "at": "bigint"},
     f"""
@@ -167,7 +167,7 @@ HOLDS = _update(
     _KEY,
 )
 
-RETURNS = _update(
+RETURNS = update_rows(
     "mail_delivery",
     {"account": "text", "message": "text", "id": "text", "returned": "text"},
     "returned = r.returned",
