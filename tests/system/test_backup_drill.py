@@ -1,4 +1,4 @@
-"""The drill: back up, lose the database, bring it back; the relay sends again what the console lost, nothing is delivered twice."""
+"""The drill: back up, lose the database, bring it back; the relay sends again what was lost, nothing is delivered twice."""
 
 import time
 from pathlib import Path

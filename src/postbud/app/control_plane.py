@@ -6,6 +6,7 @@ supervisor or a relay worker. Each writes "ready" on standard output, and ends w
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,8 @@ from postbud.app.node import link_socket
 from postbud.app.parts import server_tls
 from postbud.app.programs import end_with_supervisor, say_ready, stop_signals
 from postbud.console.configuration import ConsoleSettings
+from postbud.telemetry.logs import Log
+from postbud.telemetry.logs import configure as configure_logs
 
 _BEAT_SECONDS = 1.0
 _GRACE_SECONDS = 10
@@ -68,8 +71,31 @@ def start_django(settings: Settings, *, demo: bool = False) -> ConsoleSettings:
     return handed
 
 
+class _LogHandler(logging.Handler):
+    """Hands what libraries log to the one structured log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand one line on."""
+        tell = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        tell("console", logger=record.name, said=record.getMessage(), exc_info=record.exc_info)
+
+
+def log_to_standard_error(settings: Settings, program: str) -> None:
+    """Have Django and libraries log as everything else does."""
+    telemetry = settings.config.telemetry
+    log, _ = configure_logs(level=telemetry.log_level, as_json=telemetry.log_json, worker=program)
+    root = logging.getLogger()
+    root.handlers = [_LogHandler(log)]
+    root.setLevel(logging.WARNING)
+
+
 def run_pages(settings: Settings, *, demo: bool) -> int:
     """Serve the pages until told to stop."""
+    log_to_standard_error(settings, "pages")
     handed = start_django(settings, demo=demo)
     from gunicorn.app.base import BaseApplication  # noqa: PLC0415 (a relay never loads it)
 
@@ -123,6 +149,7 @@ class _LinkServer(uvicorn.Server):
 
 def run_link(settings: Settings, *, demo: bool) -> int:
     """Serve the link until told to stop."""
+    log_to_standard_error(settings, "link")
     start_django(settings, demo=demo)
     from postbud.console.link.asgi import application  # noqa: PLC0415 (after Django's setup)
 
@@ -188,6 +215,7 @@ def _for_owner_only(path: Path) -> None:
 
 def run_jobs(settings: Settings, *, demo: bool) -> int:
     """Run the console's loops until told to stop."""
+    log_to_standard_error(settings, "jobs")
     start_django(settings, demo=demo)
     from postbud.console.jobs.runner import run  # noqa: PLC0415 (after Django's setup)
 
