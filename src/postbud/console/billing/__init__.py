@@ -1,0 +1,1 @@
+"""Plans: what an account may send, keep and make."""

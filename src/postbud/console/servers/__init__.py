@@ -1,0 +1,1 @@
+"""Virtual SMTP servers and their credentials."""

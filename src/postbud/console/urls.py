@@ -1,0 +1,20 @@
+"""Every address of the pages: the apps' own, below what they name, and those of signing in.
+
+Each app's `urls` names whole paths, beginning with `a/<account_id>/` where it is about one account. Every view says who may
+call it (`accounts.permissions.route`); those of allauth are listed there by name.
+"""
+
+from importlib.util import find_spec
+
+from django.urls import URLPattern, URLResolver, include, path
+
+APPS = ("ui", "accounts", "billing", "servers", "domains", "mail", "link", "hooks", "jobs")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("me/", include("allauth.account.urls")),
+    path("me/mfa/", include("allauth.mfa.urls")),
+    path("me/sessions/", include("allauth.usersessions.urls")),
+]
+for _app in APPS:
+    if find_spec(f"postbud.console.{_app}.urls") is not None:
+        urlpatterns.append(path("", include(f"postbud.console.{_app}.urls")))
