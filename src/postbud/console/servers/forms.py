@@ -30,14 +30,14 @@ class ServerSettingsForm(forms.Form):
 
     name = forms.CharField(label=_("Name"), max_length=80)
     hourly_cap = forms.IntegerField(
-        label=_("Recipients an hour, at most"),
+        label=_("Hourly limit (recipients)"),
         min_value=1,
         max_value=MAX_CAP,
         required=False,
         help_text=_("Empty: only the account's limit holds."),
     )
     keep_content = forms.BooleanField(
-        label=_("Keep what messages say"), required=False,
+        label=_("Keep message content"), required=False,
         help_text=_("Encrypted, for as many days as the plan says. Otherwise it is forgotten once delivered."),
     )  # fmt: skip
 
@@ -98,21 +98,21 @@ class LimitsForm(forms.Form):
     """What a credential may do, and from where."""
 
     allow_from = AllowFromField(
-        label=_("Senders allowed"),
+        label=_("Allowed senders"),
         help_text=_("Mailboxes, or “@” and a domain, one a line. Empty: every mailbox at the account's domains."),
     )
     networks = NetworksField(
         label=_("Networks"), help_text=_("Only from there, such as 192.0.2.7 or 2001:db8::/64. Empty: from everywhere.")
     )
     hourly_cap = forms.IntegerField(
-        label=_("Recipients an hour, at most"),
+        label=_("Hourly limit (recipients)"),
         min_value=1,
         max_value=MAX_CAP,
         required=False,
         help_text=_("A printer that is broken into sends no million messages."),
     )
     normalise_line_ends = forms.BooleanField(
-        label=_("Mend line ends"),
+        label=_("Repair line endings"),
         required=False,
         help_text=_("For old devices that end lines with LF alone, and hear “550 5.5.2” for it."),
     )
