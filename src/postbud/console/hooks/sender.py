@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+from django.db import connection
 from standardwebhooks.webhooks import Webhook
 
 from postbud.console.hooks import queue
@@ -97,6 +98,11 @@ class Sender:
                 await asyncio.sleep(_LOOK_SECONDS if not due else 0)
         return posts
 
+    def close(self) -> None:
+        """Let go of the database. No turn may be under way."""
+        self._database.submit(_disconnect).result()
+        self._database.shutdown()
+
     @staticmethod
     def _free(busy: dict[int, str]) -> Callable[[str], int]:
         taken = Counter(busy.values())
@@ -133,3 +139,7 @@ class Sender:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _disconnect() -> None:
+    connection.close()  # the calling thread's own

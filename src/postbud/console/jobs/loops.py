@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from postbud.console.hooks import services as hooks
@@ -14,19 +15,34 @@ from postbud.telemetry.logs import Log
 Work = Callable[[threading.Event, Log], None]
 
 
-def _hook_client() -> GuardedClient:
-    guard, ports = hooks.guard()
-    return GuardedClient(Resolver(ResolverSettings(), time.monotonic), guard, ports=ports)
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop: `work` is called every `seconds`; `close` when it runs no more."""
+
+    name: str
+    seconds: float
+    work: Work
+    close: Callable[[], None] = lambda: None
+
+
+def loops() -> tuple[Loop, ...]:
+    """Build every loop of the console."""
+    sender = Sender(_hook_client)
+    return (
+        Loop("send-hooks", 0.5, sender, sender.close),
+        Loop("prune-hooks", 300.0, at_times(hooks.prune)),
+    )
 
 
 def at_times(function: Callable[[datetime], object]) -> Work:
     """Make work of a function that takes the time."""
-    return lambda _stop, _log: (function(datetime.fromtimestamp(time.time(), UTC)), None)[1]
+
+    def work(_stop: threading.Event, _log: Log) -> None:
+        function(datetime.fromtimestamp(time.time(), UTC))
+
+    return work
 
 
-def loops() -> tuple[tuple[str, float, Work], ...]:
-    """Build every loop of the console."""
-    return (
-        ("send-hooks", 0.5, Sender(_hook_client)),
-        ("prune-hooks", 300.0, at_times(hooks.prune)),
-    )
+def _hook_client() -> GuardedClient:
+    guard, ports = hooks.guard()
+    return GuardedClient(Resolver(ResolverSettings(), time.monotonic), guard, ports=ports)

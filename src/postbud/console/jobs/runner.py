@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import close_old_connections, connection
 
 from postbud.console.jobs import services
-from postbud.console.jobs.loops import loops
+from postbud.console.jobs.loops import Loop, loops
 from postbud.telemetry.logs import Log, configure
 
 _LEASE_SECONDS = 60.0
@@ -26,10 +26,7 @@ def run(stop: threading.Event, alive: Callable[[], None]) -> None:
     """Run every loop until `stop` is set; `alive` is called each second while all threads live."""
     log, _ = configure(level="warning", as_json=True, worker="jobs")
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    threads = [
-        threading.Thread(target=_keep, args=(name, seconds, work, owner, stop, log), name=name)
-        for name, seconds, work in loops()
-    ]
+    threads = [threading.Thread(target=_keep, args=(loop, owner, stop, log), name=loop.name) for loop in loops()]
     for thread in threads:
         thread.start()
     while not stop.wait(_ALIVE_SECONDS):
@@ -39,29 +36,28 @@ def run(stop: threading.Event, alive: Callable[[], None]) -> None:
         thread.join()
 
 
-def _keep(
-    name: str, seconds: float, work: Callable[[threading.Event, Log], None], owner: str, stop: threading.Event, log: Log
-) -> None:
+def _keep(loop: Loop, owner: str, stop: threading.Event, log: Log) -> None:
     until = 0.0
     next_at = 0.0
     while not stop.is_set():
-        pause = seconds
+        pause = loop.seconds
         try:
             close_old_connections()
             if time.monotonic() >= until - _LEASE_SECONDS + _RENEW_SECONDS:
-                until = time.monotonic() + _LEASE_SECONDS if _take(name, owner) else 0.0
+                until = time.monotonic() + _LEASE_SECONDS if _take(loop.name, owner) else 0.0
             if until and time.monotonic() >= next_at:
-                work(stop, log)
-                next_at = time.monotonic() + seconds
+                loop.work(stop, log)
+                next_at = time.monotonic() + loop.seconds
         except Exception as error:  # noqa: BLE001 (the one handler of this loop)
-            _tell(log, name, error)
-            pause = max(seconds, _AFTER_ERROR_SECONDS)
+            _tell(log, loop.name, error)
+            pause = max(loop.seconds, _AFTER_ERROR_SECONDS)
             next_at = time.monotonic() + pause
         stop.wait(min(pause, _RENEW_SECONDS))
     try:
-        services.give_back(name, owner)
+        loop.close()
+        services.give_back(loop.name, owner)
     except Exception as error:  # noqa: BLE001 (stopping: the lease ends by itself)
-        _tell(log, name, error)
+        _tell(log, loop.name, error)
     connection.close()
 
 
