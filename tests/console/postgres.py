@@ -15,7 +15,8 @@ TEMPLATE = "postbud_template"
 class Postgres:
     """A server that runs from `start` to `stop`; the socket's folder is its host."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: tuple[str, ...] = _FAST) -> None:
+        self._settings = settings
         self.folder = Path(tempfile.mkdtemp(prefix="pbpg", dir="/tmp"))  # a socket's path is short
         self._user: list[str] = []
         self._made = 0
@@ -39,7 +40,7 @@ class Postgres:
             os.chown(self.folder, user.pw_uid, user.pw_gid)
             self._user = ["runuser", "-u", "postgres", "--"]
         self._run("initdb", "-D", self.folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
-        settings = "\n".join((*_FAST, "listen_addresses=''", f"unix_socket_directories='{self.folder}'"))
+        settings = "\n".join((*self._settings, "listen_addresses=''", f"unix_socket_directories='{self.folder}'"))
         configuration = self.folder / "data" / "postgresql.conf"
         configuration.write_text(configuration.read_text() + "\n" + settings + "\n")
         self._run("pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "start")

@@ -19,6 +19,7 @@ from postbud.model.link import NumberedEvent
 _MAX_KEY = 64
 _MAX_TEXT = 2_000  # characters; relays bound what they send long before
 _MAX_REPLY_CODE = 999
+_NO_SECONDS = 0.0  # msgspec leaves out a default float only if it is the very same object
 _STATES = {
     EventKind.DEFERRED: DeliveryState.DEFERRED.value,
     EventKind.DELIVERED: DeliveryState.DELIVERED.value,
@@ -52,7 +53,7 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     classified: str = ""
     next_attempt_at: datetime | None = None
-    latency_seconds: float = 0.0
+    latency_seconds: float = _NO_SECONDS
     possible_duplicate: bool = False
     hold: str = ""
     transcript: str = ""
@@ -192,7 +193,7 @@ class Folder:
             reason=event.reason,
             classified=event.classified,
             next_attempt_at=event.next_attempt_at,
-            latency_seconds=event.latency_seconds,
+            latency_seconds=event.latency_seconds or _NO_SECONDS,
             possible_duplicate=event.possible_duplicate,
             hold=event.hold,
             transcript=event.transcript,

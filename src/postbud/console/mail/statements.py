@@ -34,10 +34,18 @@ class Statement:
             if connection.vendor == "sqlite":
                 cursor.executemany(self.sqlite, rows)
             else:
-                names = tuple(self.columns)
-                objects = [dict(zip(names, row, strict=True)) for row in rows]
-                cursor.execute(self.postgresql, (msgspec.json.encode(objects).decode(),))
+                cursor.execute(self.postgresql, (_as_json(tuple(self.columns), rows),))
             return int(cursor.rowcount)
+
+
+def _as_json(names: tuple[str, ...], rows: Sequence[Row]) -> str:
+    """Give rows as a JSON array of objects; octets are JSON already."""
+    objects = [dict(zip(names, map(_raw, row), strict=True)) for row in rows]
+    return msgspec.json.encode(objects).decode()
+
+
+def _raw(value: Any) -> Any:
+    return msgspec.Raw(value) if type(value) is bytes else value
 
 
 def _insert(table: str, columns: dict[str, str], conflict: str, expressions: dict[str, str] | None = None) -> Statement:
@@ -72,9 +80,9 @@ _KEY = "d.account = r.account AND d.message = r.message AND d.id = r.id"
 
 EVENTS = _insert(
     "mail_event",
-    {"account": "text", "message": "text", "id": "text", "at": "bigint", "kind": "text", "delivery": "text", "data": "text"},
+    {"account": "text", "message": "text", "id": "text", "at": "bigint", "kind": "text", "delivery": "text", "data": "json"},
     "ON CONFLICT DO NOTHING",
-    {"data": "convert_to(r.data, 'UTF8')"},
+    {"data": "convert_to(r.data::text, 'UTF8')"},
 )
 
 MESSAGES = _insert(
