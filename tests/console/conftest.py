@@ -28,6 +28,7 @@ from django.test import Client
 from postbud.console import installation
 from postbud.console.configuration import ConsoleSettings
 from postbud.console.databases import database_settings
+from postbud.console.link.secrets import set_key
 from tests.console.postgres import TEMPLATE, Postgres
 
 Blocker = Any
@@ -103,6 +104,7 @@ def database(
     """Open the database to the test; gives its engine, sqlite or postgresql."""
     monkeypatch.setattr(django_settings, "CONSOLE", console)
     monkeypatch.setenv("POSTBUD_CONSOLE", msgspec.json.encode(console).decode())  # for processes that the test starts
+    set_key.cache_clear()
     with django_db_blocker.unblock():
         use_database(console)
         yield engine

@@ -147,6 +147,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the database; that may recover the WAL, so it is done under the lock."""
         with self.lock.taken():
+            self.path.touch(0o600)
             connection = super().get_new_connection(conn_params)
             for pragma in _PRAGMAS:
                 connection.execute(pragma).fetchall()
