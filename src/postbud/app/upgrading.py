@@ -31,6 +31,9 @@ def prepare_console(settings: Settings, *, demo: bool) -> int:
     try:
         with held(settings.data / "run" / "upgrade.lock"), _one_machine():
             upgrade(settings)
+            from postbud.console.founding import ensure_installation  # noqa: PLC0415 (after Django's setup)
+
+            ensure_installation()
             if demo:
                 from postbud.app.seed import seed  # noqa: PLC0415 (only the demo loads it)
 
