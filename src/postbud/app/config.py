@@ -116,6 +116,10 @@ class ApiTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[api]`: the sending API, served by every worker."""
 
     address: str = ""  # host:port; empty: none
+    tls: bool = False  # with the relay's certificate; else put a proxy with TLS before it
+    trusted_proxies: list[str] = []  # networks whose X-Forwarded-For is believed
+    connections: int = 5000
+    connections_per_address: int = 200
 
 
 class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -54,7 +54,7 @@ def listener_settings(settings: Settings, table: ListenerTable) -> ListenerSetti
         tls=TlsMode(table.tls),
         auth_without_tls=table.auth_without_tls,
         ip_credentials=table.ip_credentials,
-        proxy_from=_networks(table.proxy_from, f"listener {table.address}: proxy_from"),
+        proxy_from=networks(table.proxy_from, f"listener {table.address}: proxy_from"),
     )
 
 
@@ -72,7 +72,7 @@ def egress_settings(settings: Settings) -> EgressSettings:
         limits=SiteLimits(connections=relay.connections_per_site, messages_per_connection=relay.messages_per_connection),
         shaping=shaping(settings),
         dns=ResolverSettings(nameservers=tuple(_nameserver(text) for text in settings.config.dns.nameservers)),
-        allowed_networks=_networks(relay.allow_private_networks, "relay.allow_private_networks"),
+        allowed_networks=networks(relay.allow_private_networks, "relay.allow_private_networks"),
         port=relay.smtp_port,
     )
 
@@ -120,7 +120,7 @@ def _route(settings: Settings, table: RouteTable) -> RouteSettings:
     )
 
 
-def _networks(texts: list[str], what: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def networks(texts: list[str], what: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
