@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from postbud.console.servers.devices import PROFILES
+from postbud.console.servers.models import Credential
 from postbud.model.mailbox import Mailbox, MailboxError, parse_domain
 
 MAX_CAP = 10_000_000
@@ -157,3 +158,9 @@ class CredentialSettingsForm(LimitsForm):
 
     name = forms.CharField(label=_("Name"), max_length=80)
     field_order = ("name", "allow_from", "networks", "hourly_cap", "normalise_line_ends")
+
+    @classmethod
+    def of(cls, credential: Credential) -> "CredentialSettingsForm":
+        """Give the form filled with a credential's settings."""
+        values = {name: getattr(credential, name) for name in cls.base_fields}
+        return cls(initial={name: "\n".join(value) if isinstance(value, list) else value for name, value in values.items()})

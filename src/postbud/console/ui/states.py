@@ -20,6 +20,10 @@ STATES: dict[str, tuple[str, str | Promise]] = {
     "captured": ("held", _("Captured")),
     "accepted": ("info", _("Accepted")),
     "refused": ("bad", _("Refused")),
+    # webhooks
+    "waiting": ("info", _("Waiting")),
+    "dropped": ("bad", _("Dropped")),
+    "failing": ("bad", _("Failing")),
     # accounts, servers, credentials, domains
     "active": ("ok", _("Active")),
     "paused": ("warn", _("Paused")),
