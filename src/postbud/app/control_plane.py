@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def run_link(settings: Settings, *, demo: bool) -> int:
         )
     beat = settings.data / "run" / "link.beat"
     beat.touch(0o600)
-    asyncio.run(_serve_link(servers, path, beat))
+    asyncio.run(_serve_link(servers, path, beat, application.state.end_waiting))
     return 0
 
 
@@ -186,10 +187,11 @@ def _link_certificate(settings: Settings) -> tuple[Path, Path]:
     return tls.certificate_file, tls.key_file
 
 
-async def _serve_link(servers: list[_LinkServer], path: Path, beat: Path) -> None:
+async def _serve_link(servers: list[_LinkServer], path: Path, beat: Path, end_waiting: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        end_waiting()
         for server in servers:
             server.should_exit = True
 

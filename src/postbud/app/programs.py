@@ -83,6 +83,7 @@ class Program:
             sys.executable, "-m", "postbud", *self.words,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             env={**_MALLOC, **os.environ, **self.environment, "POSTBUD_SUPERVISED": "1"},
+            process_group=None if self.stage <= Stage.WORKERS else 0,  # signals to a group must not end the console first
         )  # fmt: skip
         if self.stopping.is_set():
             self.terminate()

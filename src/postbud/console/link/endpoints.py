@@ -63,6 +63,10 @@ class Link:
         self._writing = Threads("link-write", 1 if embedded else 3, 200)
         self._sequencer = Sequencer(self._looking, lambda: directory.current()[0])
 
+    def end_waiting(self) -> None:
+        """Answer those who wait for news now: the process stops."""
+        self._sequencer.end()
+
     def routes(self) -> list[Route]:
         """Give the endpoints by path and method."""
         return [
@@ -212,7 +216,10 @@ class Link:
 def make_application() -> Starlette:
     """Wire the application from the console's settings."""
     log, _ = configure(level="warning", as_json=True, worker="link")
-    return Starlette(routes=Link(ContentStore(current().folder / "content"), log, utc_now).routes())
+    link = Link(ContentStore(current().folder / "content"), log, utc_now)
+    application = Starlette(routes=link.routes())
+    application.state.end_waiting = link.end_waiting
+    return application
 
 
 def utc_now() -> datetime:

@@ -22,6 +22,11 @@ class Sequencer:
         self._lock: asyncio.Lock | None = None
         self._value = -1
         self._looked_at = float("-inf")
+        self._ending = False
+
+    def end(self) -> None:
+        """Let nobody wait any more: the process stops."""
+        self._ending = True
 
     async def wait_beyond(self, seq: int, until: float) -> bool:
         """Wait until the sequence is beyond `seq`, or until a time of the monotonic clock; tell whether it is.
@@ -33,7 +38,7 @@ class Sequencer:
             if await self._look() > seq:
                 return True
             left = until - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._ending:
                 return False
             await asyncio.sleep(min(LOOK_SECONDS, left))
 
