@@ -8,11 +8,13 @@ import secrets
 from datetime import datetime, timedelta
 
 import msgspec
-from django.db import IntegrityError
+from django.utils.translation import gettext as _
 
+from postbud.console.accounts import audit
 from postbud.console.ids import new_id
 from postbud.console.link.models import Command, Node, QuotaLease
 from postbud.console.link.publish import publish, withdraw
+from postbud.console.refused import Refused
 from postbud.console.transaction import write
 from postbud.model.link import CommandKind, CommandRecord, NodeState, Selector
 
@@ -25,40 +27,37 @@ _KEEP_LEASES = timedelta(days=62)
 _AT_ONCE = 1_000
 
 
-class NodeError(ValueError):
-    """A node cannot be named, found or revoked as asked."""
-
-
-def add_node(name: str, now: datetime) -> tuple[Node, str]:
+def add_node(who: audit.Actor, name: str, now: datetime) -> tuple[Node, str]:
     """Make a node that may join; give it and its token, which is shown once.
 
     Raises:
-        NodeError: The name is empty, too long or taken.
+        Refused: The name is empty, too long or taken.
     """
     if not name or len(name) > _MAX_NAME or not name.isprintable():
-        raise NodeError(f"a node's name has 1 to {_MAX_NAME} printable characters")
+        raise Refused("name", _("A node's name has 1 to %(most)d printable characters.") % {"most": _MAX_NAME})
     token = _TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_OCTETS)
-    try:
-        with write():
-            node = Node.objects.create(id=new_id("nod"), name=name, token_hash=_hash(token), created_at=now)
-    except IntegrityError as error:
-        raise NodeError(f"there is a node named {name!r}") from error
+    with write():
+        if Node.objects.filter(name=name).exists():
+            raise Refused("name", _("There is a node of this name."))
+        node = Node.objects.create(id=new_id("nod"), name=name, token_hash=_hash(token), created_at=now)
+        audit.record(who, audit.INSTALLATION, "node.add", node.id, after={"name": name})
     return node, token
 
 
-def revoke_node(name: str, now: datetime) -> Node:
+def revoke_node(who: audit.Actor, name: str, now: datetime) -> Node:
     """Let a node in no more, from its next request on. Again is harmless.
 
     Raises:
-        NodeError: There is no node of that name or id.
+        Refused: There is no node of that name or id.
     """
     with write():
         node = Node.objects.filter(name=name).first() or Node.objects.filter(id=name).first()
         if node is None:
-            raise NodeError(f"there is no node {name!r}")
+            raise Refused("name", _("There is no such node."))
         if node.revoked_at is None:
             node.revoked_at = now
             node.save(update_fields=["revoked_at"])
+            audit.record(who, audit.INSTALLATION, "node.revoke", node.id, before={"name": node.name})
     return node
 
 
