@@ -59,6 +59,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "postbud.console.accounts.second_factor.SecondFactorMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "postbud.console.doors.NulMiddleware",
 ]
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -95,7 +96,7 @@ WHITENOISE_MAX_AGE = 3600
 WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[a-z0-9]+$"
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
-# -- cookies ------------------------------------------------------------------------------------------------------------------
+# -- cookies --
 _PREFIX = "__Host-" if CONSOLE.secure else ""
 SESSION_COOKIE_NAME = f"{_PREFIX}session"
 SESSION_COOKIE_SECURE = CONSOLE.secure
@@ -114,7 +115,7 @@ APPEND_SLASH = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 500
 
-# -- people ---------------------------------------------------------------------------------------------------------------------
+# -- people --
 AUTH_USER_MODEL = "accounts.Person"
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 PASSWORD_HASHERS = ["postbud.console.accounts.passwords.Argon2Hasher"]
@@ -166,7 +167,7 @@ MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not CONSOLE.secure  # browsers allow it for
 MFA_RECOVERY_CODE_COUNT = 10
 USERSESSIONS_TRACK_ACTIVITY = False  # `accounts.sessions` notes it, and not with a write for each page
 
-# -- mail: by our own relay, as acct_system -----------------------------------------------------------------------------------
+# -- mail: by our own relay, as acct_system --
 EMAIL_BACKEND = "postbud.console.accounts.notices.SystemMailBackend"
 DEFAULT_FROM_EMAIL = f"Postbud <postbud@{CONSOLE.hostname}>"
 EMAIL_TIMEOUT = 10

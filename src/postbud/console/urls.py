@@ -15,6 +15,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("me/mfa/", include("allauth.mfa.urls")),
     path("me/sessions/", include("allauth.usersessions.urls")),
 ]
-for _app in APPS:
-    if find_spec(f"postbud.console.{_app}.urls") is not None:
-        urlpatterns.append(path("", include(f"postbud.console.{_app}.urls")))
+urlpatterns += [
+    path("", include(f"postbud.console.{app}.urls")) for app in APPS if find_spec(f"postbud.console.{app}.urls") is not None
+]

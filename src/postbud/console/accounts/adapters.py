@@ -1,6 +1,7 @@
 """How allauth behaves here: who may sign up, where links lead, what is sealed.
 
-Invariants: links in mail begin with `public_url`, whatever Host a request claims; a way back after signing in is a path of ours.
+Invariants: links in mail begin with `public_url`, whatever Host a request claims; a way back after signing
+in is a path of ours.
 """
 
 import base64

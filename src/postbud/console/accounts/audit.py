@@ -26,8 +26,8 @@ _MAX_AGENT = 300
 _AT_ONCE = 1000
 _NOT_TOLD = frozenset({"secret", "password", "token", "secret_hash", "former_hash", "token_hash", "sealed", "key"})
 _HASHED = (
-    "account", "number", "actor_kind", "actor", "action", "object_kind", "object_id", "before", "after", "address", "user_agent",
-    "previous_hash",
+    "account", "number", "actor_kind", "actor", "action", "object_kind", "object_id", "before", "after", "address",
+    "user_agent", "previous_hash",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""Mail of our own to people: sign-up, reset, invitation. It waits sealed in a table and goes by our own relay, as `acct_system`.
+"""Mail of our own to people: sign-up, reset, invitation. It waits sealed in a table and goes by our own relay.
 
-Owns when a notice is sent again. Invariants: a page never waits for the relay, nor shows by its time whether a mail was sent; a
-notice goes with the transaction that asked for it, or not at all; what it says (links with tokens) is sealed.
+Owns when a notice is sent again; `acct_system` is who sends it. Invariants: a page never waits for the relay, nor shows by its
+time whether a mail was sent; a notice goes with the transaction that asked for it, or not at all; what it says (links with
+tokens) is sealed.
 """
 
 import smtplib

@@ -1,7 +1,7 @@
 """People's passwords: how they are hashed and which are refused.
 
-Argon2id with 46 MiB, one pass, one lane (OWASP, ASVS 5.0 appendix); a few at a time, so that a flood of sign-ins takes neither all memory
-nor all cores. Invariant: no rule of composition and no expiry; 64 characters and more are fine (ASVS 6.2).
+Argon2id with 46 MiB, one pass, one lane (OWASP, ASVS 5.0 appendix); a few at a time, so that a flood of sign-ins takes
+neither all memory nor all cores. Invariant: no rule of composition and no expiry; 64 characters and more are fine (ASVS 6.2).
 """
 
 import threading

@@ -122,7 +122,9 @@ def find_person(person: str) -> Person:
     Raises:
         Refused: There is none.
     """
-    found = Person.objects.filter(id=person).first() or Person.objects.filter(email=PersonManager.normalize_email(person)).first()
+    found = (
+        Person.objects.filter(id=person).first() or Person.objects.filter(email=PersonManager.normalize_email(person)).first()
+    )
     if found is None:
         raise Refused("person", _("There is no such person."))
     return found

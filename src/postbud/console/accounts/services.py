@@ -1,7 +1,7 @@
 """Every write to accounts: one function, one transaction, its audit entry included; relays are told last.
 
-Members and invitations are in `membership`, people in `people`. Invariant: relays hear of a pause, a block and their ends in the
-transaction that decides them.
+Members and invitations are in `membership`, people in `people`. Invariant: relays hear of a pause, a block and their ends in
+the transaction that decides them.
 """
 
 from typing import Any
@@ -43,9 +43,8 @@ def create_account(
     if account_id is not None:
         account.id = account_id
     with write():
-        if owner is not None and who.kind == "person":
-            if Membership.objects.filter(person=owner, role=Role.OWNER).count() >= MAX_OWNED:
-                raise Refused("name", _("You own as many accounts as one person may."))
+        if owner is not None and who.kind == "person" and _owned(owner) >= MAX_OWNED:
+            raise Refused("name", _("You own as many accounts as one person may."))
         account.plan = plan if plan is not None else standard_plan()
         account.save(force_insert=True)
         audit.record(who, account.id, "account.create", account.id, after=_shown(account))
@@ -166,6 +165,10 @@ def clean_name(name: str) -> str:
     if not cleaned or len(cleaned) > MAX_NAME or not cleaned.isprintable():
         raise Refused("name", _("A name has 1 to %d characters.") % MAX_NAME)
     return cleaned
+
+
+def _owned(person: Person) -> int:
+    return Membership.objects.filter(person=person, role=Role.OWNER).count()
 
 
 def _change(who: audit.Actor, account_id: str, action: str, changes: dict[str, Any]) -> Account:

@@ -1,6 +1,7 @@
 """Sending domains of accounts and the DKIM keys that their mail is signed with.
 
-Does not know DNS. Invariant: private keys are sealed under `<account>/<domain>/<selector>` (`model.sealed`), never in the clear.
+Does not know DNS. Invariant: private keys are sealed under `<account>/<domain>/<selector>` (`model.sealed`), never in
+the clear.
 """
 
 from django.db import models

@@ -1,6 +1,7 @@
 """Every write to credentials: one function, one transaction, its audit entry included; relays are told last.
 
-Invariants: a secret leaves a function once and is kept as a hash; a network is one credential's alone; what was revoked stays so.
+Invariants: a secret leaves a function once and is kept as a hash; a network is one credential's
+alone; what was revoked stays so.
 """
 
 from collections.abc import Sequence
@@ -220,7 +221,11 @@ def _judge_networks(who: audit.Actor, credential: Credential) -> None:
             raise Refused("networks", _("More than one address needs the operator's approval: ask them to set it."))
     alone("networks")
     # all accounts: an address speaks for one credential of the installation
-    others = Credential.objects.filter(kind=CredentialKind.NETWORK).exclude(status=CredentialStatus.REVOKED).exclude(id=credential.id)
+    others = (
+        Credential.objects.filter(kind=CredentialKind.NETWORK)
+        .exclude(status=CredentialStatus.REVOKED)
+        .exclude(id=credential.id)
+    )
     taken = (ip_network(text) for networks in others.values_list("networks", flat=True) for text in networks)
     for other in taken:
         if any(network.version == other.version and network.overlaps(other) for network in own):  # type: ignore[arg-type]  # same version

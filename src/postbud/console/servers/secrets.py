@@ -67,12 +67,13 @@ def credential_of_key(text: str) -> Credential | None:
     parts = read_key(text)
     if parts is None:
         return None
-    credential = (
-        Credential.objects.select_related("account", "server").filter(id=parts[0], kind=CredentialKind.API).first()
-    )
+    credential = Credential.objects.select_related("account", "server").filter(id=parts[0], kind=CredentialKind.API).first()
     if credential is None or credential.status != CredentialStatus.ACTIVE:
         return None
-    if credential.account.status in (AccountStatus.BLOCKED, AccountStatus.CLOSED) or credential.server.status == ServerStatus.BLOCKED:
+    if (
+        credential.account.status in (AccountStatus.BLOCKED, AccountStatus.CLOSED)
+        or credential.server.status == ServerStatus.BLOCKED
+    ):
         return None
     stored = [credential.secret_hash]
     if credential.former_hash and credential.former_until is not None and credential.former_until > timezone.now():

@@ -122,9 +122,7 @@ def resume_server(who: audit.Actor, account: str, server: str) -> Server:
     return _set_status(who, account, server, "server.resume", ServerStatus.ACTIVE, ServerStatus.PAUSED)
 
 
-def _set_status(
-    who: audit.Actor, account: str, server: str, action: str, wanted: ServerStatus, before: ServerStatus
-) -> Server:
+def _set_status(who: audit.Actor, account: str, server: str, action: str, wanted: ServerStatus, before: ServerStatus) -> Server:
     with write():
         status = Server.objects.filter(account=account, id=server).values_list("status", flat=True).first()
         if status is not None and status not in (wanted, before):

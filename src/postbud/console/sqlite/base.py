@@ -174,7 +174,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return _SingleWrite(self)
 
     def checkpoint_when_grown(self) -> None:
-        """Move the WAL into the database when it has grown. Under the lock, after a commit; that one stands whatever happens."""
+        """Move the WAL into the database when it has grown. Under the lock, after a commit, which stands in any case."""
         try:
             octets = self.path.with_name(self.path.name + "-wal").stat().st_size
         except OSError:
@@ -214,5 +214,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 super()._close()
         finally:
             self.lock.close()
-
-

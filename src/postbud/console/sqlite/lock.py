@@ -2,8 +2,8 @@
 
 SQLite from 3.7.0 to 3.51.2 can lose a committed transaction when two connections write and checkpoint at the same moment
 (https://sqlite.org/wal.html#walresetbug), and Python brings whichever SQLite the system has. So whatever changes the WAL (a
-write, a checkpoint, opening and closing) happens under this lock. Reads never take it. It belongs to the open file, so it holds between
-threads as between processes, and ends with a process that is killed.
+write, a checkpoint, opening and closing) happens under this lock. Reads never take it. It belongs to the open
+file, so it holds between threads as between processes, and ends with a process that is killed.
 """
 
 import fcntl

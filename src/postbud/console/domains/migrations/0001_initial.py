@@ -2,50 +2,73 @@
 
 import django.db.models.deletion
 import django.utils.timezone
+from django.db import migrations, models
+
 import postbud.console.domains.models
 import postbud.console.fields
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Domain',
+            name="Domain",
             fields=[
-                ('id', postbud.console.fields.IdField(default=postbud.console.domains.models.new_domain_id, max_length=64, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=253, verbose_name='domain')),
-                ('status', models.CharField(choices=[('pending', 'Pending'), ('verified', 'Verified'), ('lost', 'Lost')], default='pending', max_length=10)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('verified_at', models.DateTimeField(blank=True, null=True)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='domains', to='accounts.account')),
+                (
+                    "id",
+                    postbud.console.fields.IdField(
+                        default=postbud.console.domains.models.new_domain_id, max_length=64, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(max_length=253, verbose_name="domain")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("pending", "Pending"), ("verified", "Verified"), ("lost", "Lost")],
+                        default="pending",
+                        max_length=10,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("verified_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="domains", to="accounts.account"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='DkimKey',
+            name="DkimKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('selector', models.CharField(max_length=63)),
-                ('algorithm', models.CharField(max_length=16)),
-                ('sealed', models.BinaryField()),
-                ('public_record', models.TextField()),
-                ('status', models.CharField(choices=[('active', 'Active'), ('retired', 'Retired')], default='active', max_length=10)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('domain', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='keys', to='domains.domain')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("selector", models.CharField(max_length=63)),
+                ("algorithm", models.CharField(max_length=16)),
+                ("sealed", models.BinaryField()),
+                ("public_record", models.TextField()),
+                (
+                    "status",
+                    models.CharField(choices=[("active", "Active"), ("retired", "Retired")], default="active", max_length=10),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "domain",
+                    models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name="keys", to="domains.domain"),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='domain',
-            constraint=models.UniqueConstraint(fields=('account', 'name'), name='domains_domain_name'),
+            model_name="domain",
+            constraint=models.UniqueConstraint(fields=("account", "name"), name="domains_domain_name"),
         ),
         migrations.AddConstraint(
-            model_name='dkimkey',
-            constraint=models.UniqueConstraint(fields=('domain', 'selector'), name='domains_key_selector'),
+            model_name="dkimkey",
+            constraint=models.UniqueConstraint(fields=("domain", "selector"), name="domains_key_selector"),
         ),
     ]
