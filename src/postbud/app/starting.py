@@ -42,6 +42,7 @@ from postbud.net.http import LinkAddress, LinkClient
 from postbud.telemetry.logs import Log
 from postbud.telemetry.logs import configure as configure_logs
 
+_CONSOLE_STARTS_SECONDS = 20.0  # a console that does not answer yet is no news
 _DEMO_FOLDER = Path("data/demo")
 
 
@@ -179,9 +180,10 @@ def _follow(
     settings: Settings, node: Node, words: Words, address: LinkAddress, token_file: Path | None, log: Log
 ) -> asyncio.Event:
     """Give the node workers and a follower of the console; the event is set once there is a directory to start them with."""
+    began = time.monotonic()
 
     def say(level: str, text: str) -> None:
-        if level == "info":
+        if level == "info" or time.monotonic() - began < _CONSOLE_STARTS_SECONDS:
             log.info("link", said=text)
         else:
             log.warning("link", said=text)
