@@ -10,6 +10,9 @@ Names that every test may use:
 | acct_paused | paused.example | paused-1 (its server is paused) |
 | acct_system | relay.example (RSA sys) | none |
 
+Keys of the sending API: `KEYS["api-1"]` and `KEYS["api-gone"]` (revoked), `KEYS["api-capped"]` (3 an hour) of srv_office,
+`KEYS["api-2"]` of acme's second server srv_second, `KEYS["api-sandbox"]` of its sandbox, and those of beta, blocked and paused.
+
 fax-1 normalises line ends, daemon-1 may use the null reverse-path, gone-1 is revoked, capped-1 may send 3 an hour.
 The network credential `crd_network` of acct_acme is 127.0.0.1/32, only honoured by the listener `network`.
 """
@@ -23,10 +26,17 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from postbud.model.api_key import write_key
+
 SECRETS = {
     name: f"{name}-secret-of-a-test-23456789"
     for name in ("printer-1", "fax-1", "daemon-1", "gone-1", "capped-1", "beta-1", "blocked-1", "paused-1")
 }
+KEY_SECRETS = {
+    name: f"{name.replace('-', 'X')}SecretOfATestKey0123456789abcdefghij"[:32]
+    for name in ("api-1", "api-2", "api-gone", "api-capped", "api-sandbox", "api-beta", "api-blocked", "api-paused")
+}
+KEYS = {name: write_key(f"crd_{name.replace('-', '_')}", secret) for name, secret in KEY_SECRETS.items()}
 RSA_SELECTOR, ED25519_SELECTOR = "s1", "s2"
 
 
@@ -72,6 +82,16 @@ def _credential(name: str, *more: str) -> list[str]:
     ]
 
 
+def _api(name: str, *more: str) -> list[str]:
+    return [
+        "[[account.server.credential]]",
+        f'id = "crd_{name.replace("-", "_")}"',
+        "api = true",
+        f'secret_hash = "{secret_hash(KEY_SECRETS[name])}"',
+        *more,
+    ]
+
+
 def _account(identifier: str, domain: str, keys: list[tuple[str, str]], server: list[str], status: str = "active") -> list[str]:
     lines = ["[[account]]", f'id = "{identifier}"', f'name = "{identifier[5:].title()} ApS"', f'status = "{status}"']
     lines += ["[[account.domain]]", f'name = "{domain}"']
@@ -97,6 +117,15 @@ def accounts_toml(statuses: dict[str, str] | None = None, extra: str = "") -> st
         "[[account.server.credential]]",
         'id = "crd_network"',
         'networks = ["127.0.0.1/32"]',
+        *_api("api-1"),
+        *_api("api-gone", 'status = "revoked"'),
+        *_api("api-capped", "hourly_cap = 3"),
+        *_server("srv_second"),
+        *_api("api-2"),
+        "[[account.server]]",
+        'id = "srv_sandbox"',
+        'kind = "sandbox"',
+        *_api("api-sandbox"),
     ]
     accounts = [
         _account(
@@ -110,17 +139,22 @@ def accounts_toml(statuses: dict[str, str] | None = None, extra: str = "") -> st
             "acct_beta",
             "beta.example",
             [("b1", "beta-b1.pem")],
-            [*_server("srv_beta"), *_credential("beta-1")],
+            [*_server("srv_beta"), *_credential("beta-1"), *_api("api-beta")],
             statuses.get("acct_beta", "active"),
         ),
         _account(
             "acct_blocked",
             "blocked.example",
             [],
-            [*_server("srv_blocked"), *_credential("blocked-1")],
+            [*_server("srv_blocked"), *_credential("blocked-1"), *_api("api-blocked")],
             statuses["acct_blocked"],
         ),
-        _account("acct_paused", "paused.example", [], [*_server("srv_paused", 'status = "paused"'), *_credential("paused-1")]),
+        _account(
+            "acct_paused",
+            "paused.example",
+            [],
+            [*_server("srv_paused", 'status = "paused"'), *_credential("paused-1"), *_api("api-paused")],
+        ),
         _account("acct_system", "relay.example", [("sys", "system.pem")], []),
     ]
     return "\n".join(line for account in accounts for line in account) + extra

@@ -7,6 +7,7 @@ import msgspec
 from postbud.app.control import Handler
 from postbud.app.explain import explain
 from postbud.app.parts import Parts
+from postbud.httpd.settings import ApiCounters
 from postbud.model.delivery import Delivery, Message
 from postbud.model.ids import DeliveryId, MessageId
 from postbud.model.returned import Returned
@@ -96,6 +97,7 @@ def handlers(parts: Parts) -> dict[str, Handler]:
         "numbers": numbers,
         "ping": ping,
         "returned": returned,
+        **(parts.api.handlers() if parts.api is not None else {}),
     }
 
 
@@ -104,6 +106,7 @@ async def gather_numbers(parts: Parts) -> dict[str, float]:
     smtp, delivery, spool = parts.smtp_counters, parts.delivery_counters, parts.spool.counters
     gauges = await parts.spool.gauges()
     schedule = parts.scheduler.gauges()
+    api = parts.api.counters if parts.api is not None else ApiCounters()
     waited = max(0.0, parts.clock() - gauges.oldest_due_at) if gauges.oldest_due_at is not None else 0.0
     return {
         "postbud_smtp_connections": smtp.connections,
@@ -118,10 +121,10 @@ async def gather_numbers(parts: Parts) -> dict[str, float]:
         "postbud_smtp_secrets_exposed": smtp.secrets_exposed,
         "postbud_smtp_timeouts": smtp.timeouts,
         "postbud_smtp_faults": smtp.faults,
-        "postbud_messages_accepted": smtp.messages_accepted,
-        "postbud_recipients_accepted": smtp.recipients_accepted,
-        "postbud_octets_accepted": smtp.octets_accepted,
-        "postbud_refusals": float(smtp.refusals.total()),
+        "postbud_messages_accepted": smtp.messages_accepted + api.messages_accepted,
+        "postbud_recipients_accepted": smtp.recipients_accepted + api.recipients_accepted,
+        "postbud_octets_accepted": smtp.octets_accepted + api.octets_accepted,
+        "postbud_refusals": float(smtp.refusals.total() + api.refusals.total()),
         "postbud_attempts": delivery.attempts,
         "postbud_deliveries_delivered": delivery.delivered,
         "postbud_deliveries_deferred": delivery.deferred,
@@ -150,4 +153,5 @@ async def gather_numbers(parts: Parts) -> dict[str, float]:
         "postbud_loop_lag_seconds": parts.lag_seconds,
         "postbud_directory_problem": float(parts.follower.problem is not None),
         "postbud_workers": 1.0,
+        **(parts.api.numbers() if parts.api is not None else {}),
     }

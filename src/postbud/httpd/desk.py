@@ -11,7 +11,6 @@ import base64
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class _UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The other workers of this node. `ask` asks one; `ask_all` all others: `{"silent": true}` stands for one without answer."""
+    """The other workers of this node. `ask` asks one; `ask_all` all others, `{"silent": true}` for each without an answer."""
 
     worker: int
     workers: int
@@ -248,11 +247,7 @@ def key_of(server: str, text: str) -> bytes:
 
 def taken_as(accepted: Accepted) -> Taken:
     """Give the answer to an accepted message."""
-    return Taken(accepted.message, _whole(accepted.at), [TakenRecipient(*delivery) for delivery in accepted.deliveries])
-
-
-def _whole(at: datetime) -> datetime:
-    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+    return Taken(accepted.message, accepted.at, [TakenRecipient(*delivery) for delivery in accepted.deliveries])
 
 
 def _refuse_other(request: bytes, parcel: Parcel) -> None:

@@ -66,10 +66,14 @@ class ApiListener:
         """Accept no more; requests that are under way go on. Idempotent."""
         self._server.should_exit = True
 
-    async def drained(self) -> None:
-        """Wait until every request has ended, or was cut off after its time."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+    async def drained(self, seconds: float) -> None:
+        """Wait until every request has ended, for so long; what has not is cut off."""
+        if self._task is None:
+            return
+        done, _ = await asyncio.wait([self._task], timeout=max(seconds, 0.2))
+        if not done:
+            self._server.force_exit = True
+            self._task.cancel()
 
 
 async def _bind(address: str) -> socket.socket:
