@@ -228,7 +228,7 @@ def _judge_networks(who: audit.Actor, credential: Credential) -> None:
     )
     taken = (ip_network(text) for networks in others.values_list("networks", flat=True) for text in networks)
     for other in taken:
-        if any(network.version == other.version and network.overlaps(other) for network in own):  # type: ignore[arg-type]  # same version
+        if any(network.version == other.version and network.overlaps(other) for network in own):
             raise Refused("networks", _("This address is in use by another credential."))
 
 

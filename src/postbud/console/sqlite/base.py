@@ -6,12 +6,12 @@ module is the one that Django looks for.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from django.db.backends.sqlite3 import base
-from django.db.backends.sqlite3.base import Database, SQLiteCursorWrapper
+from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
 from postbud.console.sqlite.lock import WriteLock
 
@@ -50,7 +50,7 @@ class Cursor(SQLiteCursorWrapper):
     wrapper: "DatabaseWrapper"
     _kept: list[Any] | None = None
 
-    def execute(self, query: str, params: Sequence[Any] | None = None) -> Any:
+    def execute(self, query: str, params: Any = None) -> Any:
         """Run a statement."""
         self._kept = None
         if self.wrapper.in_transaction or not writes(query):
@@ -64,7 +64,7 @@ class Cursor(SQLiteCursorWrapper):
             self._kept = super().fetchall() if self.description else None
         return self
 
-    def executemany(self, query: str, param_list: Iterable[Sequence[Any]]) -> Any:
+    def executemany(self, query: str, param_list: Any) -> Any:
         """Run a statement once for each of the parameters, all or none."""
         self._kept = None
         if self.wrapper.in_transaction or not writes(query):
@@ -187,7 +187,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 return
             self.connection.execute(f"PRAGMA busy_timeout = {_TRUNCATE_MILLISECONDS}")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except Database.Error:
+        except sqlite3.Error:
             return  # a full disk, most likely: the next commit will say so to somebody who can answer
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
@@ -197,13 +197,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.begin()
 
     def _commit(self) -> None:
-        super()._commit()  # when it fails, Django rolls back
+        super()._commit()  # type: ignore[misc]  # the stubs do not know it  # when it fails, Django rolls back
         if self.lock.held:
             self.checkpoint_when_grown()
             self.lock.release()
 
     def _rollback(self) -> None:
-        super()._rollback()
+        super()._rollback()  # type: ignore[misc]  # the stubs do not know it
         self.lock.release()
 
     def _close(self) -> None:
@@ -211,6 +211,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return
         try:
             with self.lock.taken():
-                super()._close()
+                super()._close()  # type: ignore[misc]  # the stubs do not know it
         finally:
             self.lock.close()
