@@ -7,6 +7,7 @@ module is the one that Django looks for.
 
 import re
 import sqlite3
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 from postbud.console.sqlite.lock import WriteLock
 
 _BUSY_SECONDS = 30.0  # nobody but us and a person with a shell has the database open; they may hold it for a moment
-_CHECKPOINT_OCTETS = 4 * 1024 * 1024
+_CHECKPOINT_OCTETS = 16 * 1024 * 1024
 _TRUNCATE_OCTETS = 64 * 1024 * 1024  # a WAL of this size was never read to its end by all readers: wait for them a little
 _TRUNCATE_MILLISECONDS = 250
+_FRAME_OCTETS = 4096 + 24  # a page and its header
+_WAL_INDEX_HEAD = 100
+_NUMBER = struct.Struct("=I")
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -175,14 +179,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def checkpoint_when_grown(self) -> None:
         """Move the WAL into the database when it has grown. Under the lock, after a commit, which stands in any case."""
-        try:
-            octets = self.path.with_name(self.path.name + "-wal").stat().st_size
-        except OSError:
-            return
-        if octets < _CHECKPOINT_OCTETS:
+        written, waiting = self._wal_octets()
+        if waiting < _CHECKPOINT_OCTETS:
             return
         try:
-            if octets < _TRUNCATE_OCTETS:
+            if written < _TRUNCATE_OCTETS:
                 self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 return
             self.connection.execute(f"PRAGMA busy_timeout = {_TRUNCATE_MILLISECONDS}")
@@ -191,6 +192,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return  # a full disk, most likely: the next commit will say so to somebody who can answer
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+
+    def _wal_octets(self) -> tuple[int, int]:
+        """Give how much the WAL holds, and how much of it is not in the database yet.
+
+        The file's size says neither: it stays when the WAL begins anew. The WAL index does (https://sqlite.org/walformat.html#shm):
+        frames in use at octet 16, frames moved at octet 96, as this machine writes numbers.
+        """
+        try:
+            with self.path.with_name(self.path.name + "-shm").open("rb") as file:
+                head = file.read(_WAL_INDEX_HEAD)
+        except OSError:
+            return 0, 0
+        if len(head) < _WAL_INDEX_HEAD:
+            return 0, 0
+        (written,), (moved,) = _NUMBER.unpack_from(head, 16), _NUMBER.unpack_from(head, 96)
+        return written * _FRAME_OCTETS, max(written - moved, 0) * _FRAME_OCTETS
 
     def _start_transaction_under_autocommit(self) -> None:
         with self.wrap_database_errors:
