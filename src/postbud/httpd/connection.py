@@ -16,6 +16,7 @@ from postbud.httpd.problem import CONTENT_TYPE, Code, Problem, problem, problem_
 from postbud.httpd.settings import ApiCounters, ApiSettings
 from postbud.model.refusal import Refusal, Why
 
+_LINGER_SECONDS = 2.0
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 429: b"Too Many Requests", 503: b"Service Unavailable"}
 
 
@@ -47,6 +48,35 @@ class Door:
             del self._open[key]
 
 
+class _Lingering:
+    """A transport that closes so that our last words are not lost: octets that nobody read would turn them into a reset."""
+
+    def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
+        self._transport = transport
+        self._connection = connection
+        self._closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Tell whether it closes."""
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close; where a request was not read to its end, say so first and let the rest of it run into the sand for a while."""
+        if self.is_closing():
+            return
+        self._closing = True
+        unread = self._connection.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        if not unread or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._connection.loop.call_later(_LINGER_SECONDS, self._transport.close)
+
+
 class Connection(H11Protocol):
     """One connection."""
 
@@ -59,6 +89,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own has it
         """Count it in, and begin to wait for a request."""
         super().connection_made(transport)
+        lingering = _Lingering(transport, self)
+        self.transport = cast("asyncio.Transport", lingering)
         cipher = transport.get_extra_info("cipher")
         self.app_state = {**self.app_state, "tls": f"{cipher[1]} {cipher[0]}" if cipher else None}
         self._key = address_key(str(self.client[0]) if self.client else "")

@@ -196,7 +196,11 @@ class _Reading:
                 self._line("metadata", key, LENGTHS["metadata"])
                 self._line(f"metadata.{key[:40]}", value, LENGTHS["metadata"])
             metadata = msgspec.json.encode(metadata).decode()
-        values: dict[str, str | None] = {"list": form.list, "campaign": form.campaign, "tag": form.tag, "metadata": metadata}
+            if len(metadata) > LENGTHS["metadata"]:
+                self._wrong("metadata", f"is longer than {LENGTHS['metadata']} characters as JSON")
+        elif metadata is not None:
+            self._line("metadata", metadata, LENGTHS["metadata"])
+        values: dict[str, str | None] = {"list": form.list, "campaign": form.campaign, "tag": form.tag}
         for name, text in values.items():
             if text is not None:
                 self._line(name, text, LENGTHS[name])
@@ -206,7 +210,8 @@ class _Reading:
                 send_at = check_send_at(form.send_at, self._now)
             except ValueError as error:
                 self._wrong("send_at", str(error))
-        return SubmissionContext(**{name: text or None for name, text in values.items()}, send_at=send_at)
+        known = {name: text or None for name, text in values.items()}
+        return SubmissionContext(**known, metadata=metadata or None, send_at=send_at)
 
     def _refuse_parts(self) -> None:
         form = self._form
