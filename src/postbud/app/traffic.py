@@ -17,8 +17,8 @@ from email.utils import format_datetime
 
 from postbud.app.demo import DemoServer, Noted
 
-_BUSY_PER_MINUTE = 40.0
-_QUIET_PER_MINUTE = 6.0
+_BUSY_PER_MINUTE = 60.0
+_QUIET_PER_MINUTE = 12.0
 _FIRST_BURST = 60  # so that the first look at the console finds something
 _NEWSLETTER_EVERY_SECONDS = 240.0
 _NEWSLETTER_RECIPIENTS = (20, 60)
@@ -115,17 +115,26 @@ class Player:
     def play(self) -> None:
         """Send a first burst, then as the hour asks for, with an issue of the newsletter now and then."""
         office = self._servers["transactional"]
+        while not self._stop.is_set() and not self._is_there():
+            self._stop.wait(0.2)
         self._send(office, [device_message(office, self._dice, _now()) for _ in range(_FIRST_BURST)])
         next_issue = time.monotonic() + 20
         while not self._stop.is_set():
             now = _now()
             self._send(office, [device_message(office, self._dice, now)])
-            if self._dice.random() < 0.05 and "sandbox" in self._servers:
+            if self._dice.random() < 0.08 and "sandbox" in self._servers:
                 self._send(self._servers["sandbox"], [device_message(self._servers["sandbox"], self._dice, now)])
             if time.monotonic() > next_issue and "marketing" in self._servers:
                 next_issue = time.monotonic() + _NEWSLETTER_EVERY_SECONDS
                 self._send(self._servers["marketing"], newsletter(self._servers["marketing"], self._dice, now))
             self._stop.wait(self._dice.expovariate(rate_per_minute(now.hour + now.minute / 60) / 60))
+
+    def _is_there(self) -> bool:
+        try:
+            with smtplib.SMTP(self._host, self._port, timeout=_TIMEOUT_SECONDS):
+                return True
+        except (OSError, smtplib.SMTPException):
+            return False
 
     def _send(self, server: DemoServer, messages: list[tuple[str, str, str]]) -> None:
         try:

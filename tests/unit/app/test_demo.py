@@ -136,7 +136,7 @@ def test_traffic_follows_the_hours() -> None:
     night, morning, noon, afternoon, late = rates
     assert night < late < noon < morning
     assert noon < afternoon
-    assert all(6 <= rate <= 40 for rate in rates)
+    assert all(12 <= rate <= 60 for rate in rates)
 
 
 def test_traffic_is_mail_that_anybody_might_send() -> None:
