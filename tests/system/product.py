@@ -1,6 +1,6 @@
 """The whole product for black-box tests: `postbud serve --demo` on free ports in a folder of its own.
 
-Knows it from outside: the command, `demo.json`, ports, `/health`, pages, and (read-only) the console's SQLite file. Built on
+Knows it from outside: the command, `demo.json`, ports, `/health`, pages, and (read-only) the console's database. Built on
 `harness.Relay`, so that killing, starting again and the invariant checker work alike.
 """
 
@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import psycopg.rows
+
 from postbud.console.sqlite.lock import locked
 from tests.ports import free_port
 from tests.system.directory import SECRETS
@@ -33,7 +36,7 @@ class Product(Relay):
 
     def __init__(
         self, folder: Path, *, workers: int = 2, next_hop: str | None = None, traffic: bool = False,
-        settings: dict[str, object] | None = None,
+        settings: dict[str, object] | None = None, database: str = "",
     ) -> None:  # fmt: skip
         self.folder = folder
         names = ("cleartext", "implicit", "inbound", "catcher", "catcher_http", "api", "console", "telemetry")
@@ -42,9 +45,11 @@ class Product(Relay):
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = folder.parent / f"{folder.name}.log"
         self.kill_times: list[float] = []
+        self.database = database  # of PostgreSQL; empty: SQLite in the folder
+        settings = (settings or {}) | ({"console.database": database} if database else {})
         self.words = ["serve", "--demo", "--data", str(folder), *(["--traffic"] if traffic else [])]
         self.environment = self._environment(workers, next_hop) | {
-            f"POSTBUD__{key.upper().replace('.', '__')}": json.dumps(value) for key, value in (settings or {}).items()
+            f"POSTBUD__{key.upper().replace('.', '__')}": json.dumps(value) for key, value in settings.items()
         }
 
     def _environment(self, workers: int, next_hop: str | None) -> dict[str, str]:
@@ -191,7 +196,10 @@ class Product(Relay):
     # --- the database ---
 
     def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        """Read the console's SQLite database."""
+        """Read the console's database."""
+        if self.database:
+            with psycopg.connect(self.database, row_factory=psycopg.rows.dict_row) as connection:
+                return connection.execute(statement.replace("?", "%s"), values).fetchall()  # type: ignore[call-overload]  # our text
         path = self.folder / "console.db"
         if not path.exists():
             return []
