@@ -130,8 +130,9 @@ def test_a_header_that_is_ours_to_set_is_refused(trio: Trio, name: str) -> None:
 
 BAD_JSON = [
     b'{"from":"\\ud800"}', b'{"from":"\xff"}', b'{"from":"\xed\xa0\x80"}', b"[" * 100_000, b'{"a":' * 100_000,
-    b'{"from":1e400}', b'{"from":' + b"1" * 5_000 + b"}", b'{"from":"a","from":"b"}', 
-    b'{"from":{"mailbox":"a","mailbox":"b"}}', b'{"from":NaN}', b"", b"{", b"\xef\xbb\xbf{}", b'{"from":"a"}{"from":"b"}', "{}".encode("utf-16"),
+    b'{"from":1e400}', b'{"from":' + b"1" * 5_000 + b"}", b'{"from":"a","from":"b"}',
+    b'{"from":{"mailbox":"a","mailbox":"b"}}', b'{"from":NaN}', b"", b"{", b"\xef\xbb\xbf{}",
+    b'{"from":"a"}{"from":"b"}', "{}".encode("utf-16"),
 ]  # fmt: skip
 
 

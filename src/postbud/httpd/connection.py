@@ -68,7 +68,7 @@ class _Lingering:
         if self.is_closing():
             return
         self._closing = True
-        unread = self._connection.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        unread = self._connection.hurried or self._connection.conn.their_state in (h11.SEND_BODY, h11.ERROR)
         if not unread or not self._transport.can_write_eof():
             self._transport.close()
             return
@@ -84,6 +84,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **named)
         self._door = door
         self._key = ""
+        self.hurried = False  # answered before a request was read
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own has it
@@ -160,5 +161,6 @@ class Connection(H11Protocol):
             *(f"{name}: {value}".encode("ascii") for name, value in no.headers.items()),
             b"connection: close",
         ]
+        self.hurried = True
         self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
