@@ -8,6 +8,7 @@ from tests.architecture.source import PURE_FLOORS, SRC, floor_of, functions, pyt
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
 LONGEST_WIRING = 100  # `app` only names who gets what; parting the list hides it
+NAMED_BY_DJANGO = {"console/sqlite/base.py"}  # it looks for a backend there
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "misc"}
 
 
@@ -39,11 +40,13 @@ def test_pure_floors_have_no_async_functions() -> None:
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
-    assert [str(path.relative_to(SRC)) for path in python_files() if path.stem in EMPTY_NAMES] == []
+    empty = [path.relative_to(SRC / "postbud").as_posix() for path in python_files() if path.stem in EMPTY_NAMES]
+    assert set(empty) - NAMED_BY_DJANGO == set()
 
 
 def test_every_module_says_what_it_owns() -> None:
-    silent = [path for path in python_files() if path.stat().st_size and not ast.get_docstring(tree(path))]
+    written = [path for path in python_files() if path.stat().st_size and path.parent.name != "migrations"]  # those are made
+    silent = [path for path in written if not ast.get_docstring(tree(path))]
     assert [str(path.relative_to(SRC)) for path in silent] == []
 
 
