@@ -150,10 +150,21 @@ def _told(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
     named = sorted(_NOT_TOLD & set(values))
     if named:
         raise ValueError(f"the audit log holds no secrets: {', '.join(named)}")
-    told: dict[str, Any] = json.loads(_plain(json.dumps(values, default=str, ensure_ascii=False, allow_nan=False)))
+    told: dict[str, Any] = _plainly(values)
     return told
+
+
+def _plainly(value: Any) -> Any:
+    """Give a value as JSON of both databases gives it back: no other types, no floats, no strange characters."""
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plainly(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plainly(inner) for inner in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return _plain(str(value))
 
 
 def _plain(text: str) -> str:
     """Take away what a database column or a hash cannot hold: NUL, lone surrogates."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "").replace("\\u0000", "")
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -17,7 +17,8 @@ LONGEST = 512
 _AT_ONCE = 2
 _WAIT_SECONDS = 20.0
 _slots = threading.BoundedSemaphore(_AT_ONCE)
-_LEAST_PART = 4
+_LEAST_PART = 3  # letters of a name that count as one
+_LEAST_LEFT = 5  # different characters beside names
 _WORDS = ("postbud", "password", "adgangskode")
 
 
@@ -85,7 +86,7 @@ class ContextValidator:
         left = password.casefold()
         for part in sorted({*_WORDS, *_parts(user)}, key=len, reverse=True):
             left = left.replace(part, "")
-        if len(set(left)) < _LEAST_PART or len(set(password.casefold())) < _LEAST_PART:
+        if len(set(left)) < _LEAST_LEFT:
             raise ValidationError(_("This password is too easy to guess: it holds little beside names and repetition."))
 
     def get_help_text(self) -> str:
