@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import textwrap
 import threading
 import time
 import urllib.request
@@ -50,6 +52,23 @@ def test_demo_json_holds_what_was_printed(product: Product) -> None:
     wait_until(lambda: "swaks --server" in product.log_path.read_text(), "it says welcome")
     for words in (noted["console_url"], noted["customer"]["password"], noted["operator"]["password"], "smtplib", "curl "):
         assert words in product.log_path.read_text(), said
+
+
+@pytest.mark.parametrize("tool", ["swaks", "python3", "curl"])
+def test_every_line_that_the_demo_prints_sends_a_mail_that_arrives(product: Product, tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    wait_until(lambda: "Stop with Ctrl-C" in product.log_path.read_text(), "it says welcome")
+    said = textwrap.dedent(product.log_path.read_text().partition("watch it arrive under Messages:\n")[2])
+    (script,) = [part for part in said.split("\n\n") if part.strip().startswith(tool)]
+    delivered = "SELECT message FROM mail_delivery WHERE mailbox = 'you@example.net' AND state = 'delivered'"
+    before = len(product.rows(delivered))
+    done = subprocess.run(
+        ["bash", "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"PYTHONWARNINGS": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_until(lambda: len(product.rows(delivered)) > before, f"what {tool} sent is delivered", 20)
 
 
 def test_a_message_shows_in_the_console_within_seconds(product: Product) -> None:
