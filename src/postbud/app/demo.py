@@ -5,7 +5,9 @@ a folder that holds anything else, and a folder that holds a demo is never serve
 """
 
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from postbud.model.settings import SettingsError
 MARK = "DEMO"
 NOTED = "demo.json"
 SETTINGS = "postbud.toml"
+_ORPHANS_SECONDS = 20.0
 
 _MARK_TEXT = "This folder holds a Postbud demo: example accounts, and every message ends at a catcher. Remove it at will.\n"
 
@@ -136,6 +139,36 @@ def refuse_demo(folder: Path) -> None:
     """
     if is_demo(folder):
         raise SettingsError(f"{folder} holds a demo: add --demo, or choose another folder with --data")
+
+
+def require_ports(settings: Settings, patience_seconds: float = _ORPHANS_SECONDS) -> None:
+    """Wait until every port of the demo is free: programs of a demo that was killed end within seconds.
+
+    Raises:
+        SettingsError: Somebody else has one.
+    """
+    config = settings.config
+    addresses = [one.address for one in config.relay.listener]
+    addresses += [config.console.address, config.telemetry.address, config.demo.smtp_address, config.demo.http_address]
+    addresses += [config.api.address] if config.api.address else []
+    deadline = time.monotonic() + patience_seconds
+    for address in addresses:
+        while not _is_free(address):
+            if time.monotonic() > deadline:
+                raise SettingsError(f"{address} is in use; --port-offset 10000 moves every port of the demo")
+            time.sleep(0.2)
+
+
+def _is_free(address: str) -> bool:
+    host, port = _parts(address)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
 
 
 def read_noted(folder: Path) -> Noted | None:

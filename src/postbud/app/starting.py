@@ -29,7 +29,7 @@ from postbud.app.node import (
     relay_workers,
     traffic_program,
 )
-from postbud.app.programs import say_ready
+from postbud.app.programs import Stage, say_ready
 from postbud.app.reporting import Reporter
 from postbud.app.serve import Node, Supervisor
 from postbud.console.installation import key_path, make_key
@@ -108,6 +108,8 @@ def _run(settings: Settings, node: Node, log: Log) -> int:
     has_relay = any(program.relays for program in node.programs)
     roles = (("relay",) if has_relay else ()) + (("console",) if node.prepare is not None else ())
     with roles_held(settings.data, roles):
+        if any(program.stage is Stage.CATCHER for program in node.programs):
+            demo.require_ports(settings)
         return asyncio.run(Supervisor(settings, node, log).run())
 
 

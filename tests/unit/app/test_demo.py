@@ -1,6 +1,8 @@
 """The demo's folder, its catcher's world, what it keeps, and the traffic it plays."""
 
 import random
+import re
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from postbud.app.traffic import device_message, newsletter, rate_per_minute
 from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Refusal
 from postbud.model.settings import SettingsError
+from tests.ports import free_port
 
 SERVER = DemoServer("srv_1", "transactional", "acme.example", "printer-1", "secret", "pbk_1")
 
@@ -60,6 +63,18 @@ def test_an_offset_moves_every_port(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(SettingsError, match="range of ports"):
         demo.prepare(tmp_path / "demo", 60_000)
+
+
+def test_a_port_that_somebody_else_has_is_named(tmp_path: Path) -> None:
+    demo.prepare(tmp_path / "demo")
+    keys = ("CONSOLE__ADDRESS", "TELEMETRY__ADDRESS", "DEMO__SMTP_ADDRESS", "DEMO__HTTP_ADDRESS", "API__ADDRESS")
+    addresses = {f"POSTBUD__{key}": f'"127.0.0.1:{free_port()}"' for key in keys}
+    settings = load_settings(None, addresses | {"POSTBUD__RELAY__LISTENER": "[]"}, str(tmp_path / "demo"))
+    taken = settings.config.console.address
+    port = int(taken.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(SettingsError, match=f"{re.escape(taken)} is in use"):
+        demo.require_ports(settings, 0.3)
+    demo.require_ports(settings, 5.0)
 
 
 def test_what_was_printed_is_noted_for_programs_and_for_nobody_else(tmp_path: Path) -> None:
