@@ -197,6 +197,29 @@ def test_after_it_was_moved_small_writes_wait_in_the_wal_again(embedded: Path) -
     assert 0 < after[1] - before[1] < 100_000
 
 
+_READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=0.05)
+connection.execute("PRAGMA wal_autocheckpoint = 0")
+print(connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0])
+"""
+
+
+def test_looking_at_the_wal_index_takes_no_lock_of_sqlite_away(embedded: Path) -> None:
+    """A process that closes a descriptor of a file loses its POSIX locks on it: a reader's pages would be written over."""
+    entry("a").save(force_insert=True)
+    reading = sqlite3.connect(embedded)
+    reading.execute("BEGIN")
+    assert reading.execute("SELECT count(*) FROM console_cache").fetchone() == (1,)
+    for key in "bcd":
+        entry(key).save(force_insert=True)
+        assert connection._wal_octets()[0] > 0
+    busy = subprocess.run([sys.executable, "-c", _READER, str(embedded)], capture_output=True, text=True, check=True)
+    assert busy.stdout == "1\n"  # the reader's mark is still locked
+    reading.rollback()
+    reading.close()
+
+
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [

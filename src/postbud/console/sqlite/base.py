@@ -7,22 +7,19 @@ module is the one that Django looks for.
 
 import re
 import sqlite3
-import struct
 from pathlib import Path
 from typing import Any
 
 from django.db.backends.sqlite3 import base
 from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
+from postbud.console.sqlite import wal_index
 from postbud.console.sqlite.lock import WriteLock
 
 _BUSY_SECONDS = 30.0  # nobody but us and a person with a shell has the database open; they may hold it for a moment
 _CHECKPOINT_OCTETS = 16 * 1024 * 1024
 _TRUNCATE_OCTETS = 64 * 1024 * 1024  # a WAL of this size was never read to its end by all readers: wait for them a little
 _TRUNCATE_MILLISECONDS = 250
-_FRAME_OCTETS = 4096 + 24  # a page and its header
-_WAL_INDEX_HEAD = 100
-_NUMBER = struct.Struct("=I")
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -152,10 +149,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Open the database; that may recover the WAL, so it is done under the lock."""
         with self.lock.taken():
             self.path.touch(0o600)
-            connection = super().get_new_connection(conn_params)
-            for pragma in _PRAGMAS:
-                connection.execute(pragma).fetchall()
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            wal_index.join(self.path)
+            try:
+                connection = super().get_new_connection(conn_params)
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma).fetchall()
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            except BaseException:
+                wal_index.leave(self.path)
+                raise
         return connection
 
     def create_cursor(self, name: str | None = None) -> Any:  # noqa: ARG002  # Django's signature
@@ -196,18 +198,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _wal_octets(self) -> tuple[int, int]:
         """Give how much the WAL holds, and how much of it is not in the database yet.
 
-        The file's size says neither: it stays when the WAL begins anew. The WAL index does (https://sqlite.org/walformat.html#shm):
-        frames in use at octet 16, frames moved at octet 96, as this machine writes numbers.
+        The file's size says neither: it stays when the WAL begins anew.
         """
-        try:
-            with self.path.with_name(self.path.name + "-shm").open("rb") as file:
-                head = file.read(_WAL_INDEX_HEAD)
-        except OSError:
-            return 0, 0
-        if len(head) < _WAL_INDEX_HEAD:
-            return 0, 0
-        (written,), (moved,) = _NUMBER.unpack_from(head, 16), _NUMBER.unpack_from(head, 96)
-        return written * _FRAME_OCTETS, max(written - moved, 0) * _FRAME_OCTETS
+        return wal_index.octets(self.path)
 
     def _start_transaction_under_autocommit(self) -> None:
         with self.wrap_database_errors:
@@ -229,5 +222,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             with self.lock.taken():
                 super()._close()  # type: ignore[misc]  # the stubs do not know it
+                wal_index.leave(self.path)
         finally:
             self.lock.close()
