@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.ports import free_port
 
 from postbud.app import demo
 from postbud.app.catcher import World, refuse_other_hosts
@@ -19,7 +20,6 @@ from postbud.app.traffic import device_message, newsletter, rate_per_minute
 from postbud.model.mailbox import Mailbox
 from postbud.model.refusal import Refusal
 from postbud.model.settings import SettingsError
-from tests.ports import free_port
 
 SERVER = DemoServer("srv_1", "transactional", "acme.example", "printer-1", "secret", "pbk_1")
 
