@@ -172,9 +172,10 @@ def _relay(parsed: argparse.Namespace) -> int:
     token_file = parsed.token_file
     if token_file is None and settings.config.relay.console_token_file is not None:
         token_file = settings.path(settings.config.relay.console_token_file)
-    installation_key(settings, make=False)
+    address = _link_address(settings, url, token_file)
+    installation_key(settings, make=url == f"unix:{link_socket(settings)}")
     node = Node(programs=[])
-    _follow(settings, node, words, _link_address(settings, url, token_file), token_file, log)
+    _follow(settings, node, words, address, token_file, log)
     return _run(settings, node, log)
 
 
@@ -203,6 +204,8 @@ def _follow(
 
 def _link_address(settings: Settings, url: str, token_file: Path | None) -> LinkAddress:
     ca_file = settings.config.relay.console_ca_file
+    if not url.startswith(("unix:", "https://")):
+        raise SettingsError(f"--console {url}: it is unix:PATH or https://HOST:PORT")
     if url.startswith("https://") and token_file is None:
         raise SettingsError("a console over https needs --token-file (or relay.console_token_file)")
     try:
