@@ -74,11 +74,11 @@ class Api:
         self._described = msgspec.json.encode(describe(settings))
         self._router = Router(
             [
+                Route("/v1/messages", self._create, methods=["POST"]),  # first, for nearly all requests are this
+                Route("/v1/messages/{message}", self._message, methods=["GET", "DELETE"]),
                 Route("/v1", self._index, methods=["GET"]),
                 Route("/v1/openapi.json", self._openapi, methods=["GET"]),
                 Route("/v1/problems/{code}", self._problem, methods=["GET"]),
-                Route("/v1/messages", self._create, methods=["POST"]),
-                Route("/v1/messages/{message}", self._message, methods=["GET", "DELETE"]),
             ],
             redirect_slashes=False,
         )
@@ -182,7 +182,7 @@ class Api:
         if kind == "application/json":
             if request.scope["query_string"]:
                 raise problem(Code.BAD_REQUEST, "a JSON request has no query")
-            reading = self._read_json(request)
+            reading = self._read_json(request, keyed=bool(key))
         elif kind == "message/rfc822":
             reading = self._read_raw(request)
         else:
@@ -215,16 +215,17 @@ class Api:
         return Client(address, port, "", self._settings.name, "HTTPS" if secure else "HTTP", tls, self._clock())
 
     @asynccontextmanager
-    async def _read_json(self, request: Request) -> AsyncIterator[tuple[Order, Content, bytes]]:
+    async def _read_json(self, request: Request, *, keyed: bool) -> AsyncIterator[tuple[Order, Content, bytes]]:
         """Read a JSON body into an order and its content; the content goes when nobody committed it."""
         limit = self._settings.json_limit_octets
         octets = await whole(request.scope["headers"], request.receive, self._settings, limit, self._bodies)
         writer: ContentWriter | None = None
         try:
             if len(octets) > _LARGE_OCTETS:
-                order, written, digest = await asyncio.to_thread(self._written, octets)
+                order, written = await asyncio.to_thread(self._written, octets)
             else:
-                order, written, digest = self._written(octets)
+                order, written = self._written(octets)
+            digest = hashlib.sha256(b"json\0" + octets).digest() if keyed else b""
             self._bodies.give_back(len(octets))
             octets = b""
             writer = self._gate.open_content()
@@ -235,19 +236,18 @@ class Api:
             if writer is not None:
                 writer.discard()
 
-    def _written(self, octets: bytes) -> tuple[Order, bytes, bytes]:
-        """Give the order of a JSON body, its content as it is stored, and the body's hash."""
+    def _written(self, octets: bytes) -> tuple[Order, bytes]:
+        """Give the order of a JSON body, and its content before the gate's fix-ups."""
         try:
             order = read_order(parse(octets), self._clock())
         except BadJson as error:
             raise problem(Code.INVALID_JSON, str(error)) from error
-        digest = hashlib.sha256(b"json\0" + octets).digest()
         if order.raw is None:
-            head, body = compose_content(order, secrets.token_hex(12))
-            return order, b"%b\r\n%b" % (head, body), digest
+            head, body = compose_content(order, secrets.token_hex)
+            return order, b"%b\r\n%b" % (head, body)
         ends = LineEnds()
         try:
-            return order, ends.feed(order.raw) + ends.end(), digest
+            return order, ends.feed(order.raw) + ends.end()
         except BareLineEnd as error:
             raise problem_of(Refusal(Why.BAD_LINE_ENDS, _RAW_LINE_ENDS), [FieldError("raw", _RAW_LINE_ENDS)]) from error
 

@@ -5,7 +5,7 @@ header that Postbud or the structure of the message sets. Whether the account ma
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
@@ -269,15 +269,17 @@ class _Reading:
         return attachments
 
 
-def compose_content(order: Order, token: str) -> tuple[bytes, bytes]:
-    """Give the header section and body of a letter.
+def compose_content(order: Order, new_token: Callable[[int], str]) -> tuple[bytes, bytes]:
+    """Give the header section and body of a letter. `new_token` makes random text; it costs, and most letters need none.
 
     Raises:
         Problem: INVALID_FIELD, when a part cannot be said in a message.
     """
-    assert order.letter is not None
+    letter = order.letter
+    assert letter is not None
+    several = letter.attachments or (letter.text is not None and letter.html is not None)
     try:
-        return compose.compose(order.letter, token)
+        return compose.compose(letter, new_token(12) if several else "")
     except compose.ComposeError as error:
         refuse_fields([FieldError(error.field, error.why)])
 
