@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from postbud.app import administration
 from postbud.app.config import flatten
 from postbud.app.explain import run_explain
 from postbud.app.queue_command import run_queue
@@ -19,12 +20,14 @@ from postbud.app.starting import add_commands, settings_of
 from postbud.delivery.signing import check_key
 from postbud.link.file import load
 from postbud.link.secret import hash_secret
+from postbud.model.api_key import new_secret, read_key, write_key
 from postbud.model.settings import SettingsError
 from postbud.spool.failpoint import configure as configure_failpoints
 from postbud.spool.values import SpoolLocked, SpoolUnusable
 
 _MIN_SECRET = 20
 _SALT_OCTETS = 16
+_KEY_OCTETS = 96  # of which enough make a secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("--json", action="store_true", help="one JSON object a worker")
     explaining.set_defaults(run=lambda parsed: run_explain(parsed, settings_of(parsed)))
 
-    credential = commands.add_parser("credential", help="credentials of the directory file")
-    credential_actions = credential.add_subparsers(title="actions", metavar="ACTION", required=True)
-    hashing = credential_actions.add_parser("hash", help="read a secret on standard input, print its secret_hash")
+    credential_actions = administration.add_commands(commands, common)
+    hashing = credential_actions.add_parser("hash", help="for a directory file: read a secret, print its secret_hash")
     hashing.set_defaults(run=_credential_hash)
+    key = credential_actions.add_parser("api-key", help="make a key of the sending API, and the entry that allows it")
+    key.add_argument("id", help="of the credential: crd_ and letters, digits, hyphens and underscores")
+    key.set_defaults(run=_credential_api_key)
 
     config = commands.add_parser("config", help="check and explain the settings")
     config_actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -97,6 +102,17 @@ def _credential_hash(_: argparse.Namespace) -> int:
     if len(secret) < _MIN_SECRET:
         raise SettingsError(f"a secret has {_MIN_SECRET} characters or more; `openssl rand -hex 12` makes one")
     sys.stdout.write(hash_secret(secret, secrets.token_bytes(_SALT_OCTETS)) + "\n")
+    return 0
+
+
+def _credential_api_key(parsed: argparse.Namespace) -> int:
+    secret = new_secret(secrets.token_bytes(_KEY_OCTETS))
+    key = write_key(parsed.id, secret)
+    if not parsed.id.startswith("crd_") or read_key(key) is None:
+        raise SettingsError("an id is crd_ and 1 to 64 letters, digits, hyphens and underscores")
+    stored = hash_secret(secret.encode("ascii"), secrets.token_bytes(_SALT_OCTETS))
+    entry = f'[[account.server.credential]]\nid = "{parsed.id}"\napi = true\nsecret_hash = "{stored}"\n'
+    sys.stdout.write(f"# shown once: {key}\n{entry}")
     return 0
 
 
