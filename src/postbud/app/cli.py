@@ -107,8 +107,9 @@ def _credential_hash(_: argparse.Namespace) -> int:
 
 def _credential_api_key(parsed: argparse.Namespace) -> int:
     secret = new_secret(secrets.token_bytes(_KEY_OCTETS))
-    key = write_key(parsed.id, secret)
-    if not parsed.id.startswith("crd_") or read_key(key) is None:
+    fine = parsed.id.startswith("crd_") and parsed.id.isascii()
+    key = write_key(parsed.id, secret) if fine else ""
+    if read_key(key) is None:
         raise SettingsError("an id is crd_ and 1 to 64 letters, digits, hyphens and underscores")
     stored = hash_secret(secret.encode("ascii"), secrets.token_bytes(_SALT_OCTETS))
     entry = f'[[account.server.credential]]\nid = "{parsed.id}"\napi = true\nsecret_hash = "{stored}"\n'
