@@ -6,16 +6,33 @@ or `IDLE` without a request; being seen is written down at most every few minute
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from allauth.usersessions.models import UserSession
 from django.contrib.auth import logout
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse
+
+from postbud.console.accounts.models import CacheEntry
+from postbud.console.transaction import write
 
 IDLE_SECONDS = 12 * 3600
 IDLE_REMEMBERED_SECONDS = 7 * 24 * 3600
 LONGEST_SECONDS = 14 * 24 * 3600
 NOTED_EVERY_SECONDS = 300
+_AT_ONCE = 1000
 _BEGAN, _SEEN = "postbud_began", "postbud_seen"
+
+
+def forget_sessions(now: datetime) -> int:
+    """Forget sessions that ended, and what was noted of them; give how many. A thousand at a time: call again."""
+    ended = list(Session.objects.filter(expire_date__lte=now).values_list("session_key", flat=True)[:_AT_ONCE])
+    with write():
+        Session.objects.filter(session_key__in=ended).delete()
+        UserSession.objects.filter(session_key__in=ended).delete()
+        UserSession.objects.filter(last_seen_at__lte=now - timedelta(seconds=LONGEST_SECONDS)).delete()
+        CacheEntry.objects.filter(expires__lte=now).delete()
+    return len(ended)
 
 
 class SessionLimitsMiddleware:

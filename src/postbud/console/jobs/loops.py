@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from postbud.console.accounts import notices
+from postbud.console.accounts.sessions import forget_sessions
 from postbud.console.hooks import services as hooks
 from postbud.console.hooks.sender import Sender
 from postbud.net.dns import Resolver, ResolverSettings
@@ -31,6 +33,8 @@ def loops() -> tuple[Loop, ...]:
     return (
         Loop("send-hooks", 0.5, sender, sender.close),
         Loop("prune-hooks", 300.0, at_times(hooks.prune)),
+        Loop("send-notices", 1.0, at_times(notices.send_due)),
+        Loop("forget-sessions", 3600.0, at_times(forget_sessions)),
     )
 
 
