@@ -57,6 +57,7 @@ MIDDLEWARE = [
     "postbud.console.ui.middleware.PreferencesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "postbud.console.accounts.guesses.TooManyMiddleware",
     "postbud.console.accounts.second_factor.SecondFactorMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "postbud.console.doors.NulMiddleware",
@@ -79,7 +80,13 @@ TEMPLATES: list[dict[str, Any]] = [
 
 DATABASES = {"default": database_settings(CONSOLE)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "console_cache"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "console_cache",
+        "OPTIONS": {"MAX_ENTRIES": 1_000_000},
+    }
+}
 
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -159,6 +166,10 @@ ACCOUNT_RATE_LIMITS = {
 
 MFA_ADAPTER = "postbud.console.accounts.adapters.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_FORMS = {
+    "authenticate": "postbud.console.accounts.guesses.SecondFactorForm",
+    "reauthenticate": "postbud.console.accounts.guesses.AgainForm",
+}
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_PASSKEY_SIGNUP_ENABLED = False
 MFA_TOTP_ISSUER = "Postbud"

@@ -12,10 +12,12 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailConfirmation
 from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from postbud.console.accounts.guesses import mark_too_many
 from postbud.console.accounts.invited import invitation_of
 from postbud.console.configuration import current
 from postbud.console.installation import seal_value, unseal_value
@@ -35,6 +37,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         """Let a way back be a path of ours only."""
         return url_has_allowed_host_and_scheme(url, allowed_hosts=None)
 
+    def validation_error(self, code: str, *args: Any) -> ValidationError:
+        """Say what is wrong; too many tries are answered with 429."""
+        if code.startswith("too_many"):
+            mark_too_many()
+        error: ValidationError = super().validation_error(code, *args)
+        return error
+
     def get_client_ip(self, request: HttpRequest) -> str:
         """Give the address that `doors.ProxyMiddleware` settled."""
         return str(request.META.get("REMOTE_ADDR", ""))
@@ -44,13 +53,25 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         path: str = reverse("account_reset_password_from_key", kwargs={"uidb36": "UID", "key": "KEY"})
         return public_address(path.replace("UID-KEY", key))
 
-    def get_email_confirmation_url(self, request: HttpRequest, emailconfirmation: EmailConfirmation) -> str:  # noqa: ARG002
-        """Give the link that a confirmation mail carries."""  # request: allauth's signature
+    def get_email_confirmation_url(
+        self,
+        request: HttpRequest,  # noqa: ARG002 (allauth's signature)
+        emailconfirmation: EmailConfirmation,
+    ) -> str:
+        """Give the link that a confirmation mail carries."""
         return public_address(reverse("account_confirm_email", args=[emailconfirmation.key]))
 
     def render_mail(self, template_prefix: str, email: str, context: dict[str, Any], headers: Any = None) -> Any:
         """Name our own address, not the request's, in every mail."""
-        context = {**context, "public_url": current().public_url, "signup_url": public_address(reverse("account_signup"))}
+        site = {"name": "Postbud", "domain": urlsplit(current().public_url).netloc}
+        context = {
+            **context,
+            "current_site": site,
+            "public_url": current().public_url,
+            "signup_url": public_address(reverse("account_signup")),
+        }
+        if "password_reset_url" in context and template_prefix == "account/email/account_already_exists":
+            context["password_reset_url"] = public_address(reverse("account_reset_password"))
         return super().render_mail(template_prefix, email, context, headers)
 
 
