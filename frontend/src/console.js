@@ -127,3 +127,21 @@ const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 if (zone && !document.cookie.includes("zone=")) remember("zone", zone);
 document.addEventListener("htmx:afterSwap", (event) => prepare(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => { prepare(document); webauthn(document); });
+
+// The live tail of the message log: each look asks for what came after the first row, and how the waiting rows stand.
+document.addEventListener("htmx:configRequest", (event) => {
+  if (!("tail" in event.target.dataset)) return;
+  const parameters = event.detail.parameters;
+  const rows = [...document.querySelectorAll("#rows [data-row]")];
+  parameters.set("after", rows[0]?.dataset.row ?? "");
+  for (const row of rows.slice(0, 100)) if ("waits" in row.dataset) parameters.append("waiting", row.dataset.row);
+});
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (!("tail" in event.target.dataset)) return;
+  const button = document.querySelector("[data-tail-switch]");
+  if (document.hidden || button?.getAttribute("aria-pressed") === "false") event.preventDefault();
+});
+document.addEventListener("click", (event) => {
+  const button = event.target instanceof Element ? event.target.closest("[data-tail-switch]") : null;
+  if (button) button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+});

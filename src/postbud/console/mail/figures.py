@@ -4,9 +4,10 @@ Reads only; every query names the account or, for the operator, several. Knows n
 keys, never all messages.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Sum
 
@@ -94,9 +95,7 @@ def has_sent(account: str) -> bool:
     return DeliveryRow.objects.filter(account=account).exists()
 
 
-
-
-def _figures(row: dict[str, int]) -> Figures:
+def _figures(row: Mapping[str, Any]) -> Figures:
     return Figures(
         accepted=row["n_accepted"],
         delivered=row["n_delivered"],

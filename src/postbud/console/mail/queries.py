@@ -107,12 +107,12 @@ def newer(search: Search, after: Position, limit: int = PAGE) -> list[DeliveryRo
         return list(rows.order_by("-message", "-id")[:limit])
 
 
-def changed(account: str, keys: Sequence[tuple[str, str]]) -> list[DeliveryRow]:
-    """Give deliveries by their keys (message, delivery), as they stand now."""
-    if not keys:
+def changed(account: str, positions: Sequence[Position]) -> list[DeliveryRow]:
+    """Give deliveries by their positions, as they stand now."""
+    if not positions:
         return []
-    wanted = DeliveryRow.objects.filter(account=account, message__in=[message for message, _ in keys])
-    return list(wanted.filter(id__in=[delivery for _, delivery in keys]).order_by("-message", "-id"))
+    wanted = DeliveryRow.objects.filter(account=account, message__in=[one.message for one in positions])
+    return list(wanted.filter(id__in=[one.delivery for one in positions]).order_by("-message", "-id"))
 
 
 def message_of(account: str, public_id: str) -> MessageRow | None:

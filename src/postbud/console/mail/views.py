@@ -1,0 +1,152 @@
+"""Pages of the message log. They read; what people do to mail is a command (`actions`)."""
+
+from django.core.exceptions import BadRequest
+from django.forms import BoundField
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from postbud.console.accounts.audit import actor_of
+from postbud.console.accounts.permissions import Permission, may, route
+from postbud.console.link.models import Command, Content
+from postbud.console.mail import queries, services
+from postbud.console.mail.forms import SearchForm
+from postbud.console.mail.models import DeliveryRow, DeliveryState
+from postbud.console.mail.queries import Position
+from postbud.console.mail.story import tell
+from postbud.console.servers.models import Credential, Server
+from postbud.console.ui.templatetags.ui import url_if
+
+_WATCHED = 100
+_DELIVERIES = 500
+_COMMANDS = 3
+_COMMAND_WORDS = {
+    "retry": _("Try now"),
+    "release": _("Release"),
+    "cancel": _("Cancel"),
+    "hold": _("Hold"),
+    "resend": _("Resend"),
+}
+_IDS = ("msg_", "dlv_")
+_MORE = ("mailbox", "credential", "domain", "site", "code", "start", "end")
+
+
+@route(Permission.VIEW)
+def messages(request: HttpRequest, account_id: str) -> HttpResponse:
+    """List deliveries, newest first, by what the address bar asks for."""
+    form = _form(request, account_id)
+    form.is_valid()
+    asked = str(form.cleaned_data.get("q") or "")
+    if asked.startswith(_IDS):
+        found = queries.message_of(account_id, asked)
+        if found is not None:
+            return redirect("mail:message", account_id, found.id)
+    search = form.search(account_id)
+    before = Position.parse(request.GET.get("before", ""))
+    page = queries.find(search, before)
+    context = {
+        "form": form,
+        "page": page,
+        "rows": page.rows,
+        "names": _names(account_id),
+        "live": before is None and not form.cleaned_data.get("end"),
+        "narrowed": form.narrowed,
+        "nothing_sent": not page.rows and not form.narrowed and not DeliveryRow.objects.filter(account=account_id).exists(),
+        "servers": Server.objects.filter(account_id=account_id).count(),
+    }
+    context |= {
+        "pickers": [_control(form, name) for name in ("period", "state", "server")],
+        "more": [form[name] for name in _MORE],
+        "more_open": any(form.cleaned_data.get(name) for name in _MORE),
+    }
+    partial = request.headers.get("HX-Target") == "results"
+    return render(request, "mail/results.html" if partial else "mail/list.html", context)
+
+
+@route(Permission.VIEW)
+def newer(request: HttpRequest, account_id: str) -> HttpResponse:
+    """Give rows that came in after the newest one shown, and the shown ones as they stand: the live tail asks for it."""
+    form = _form(request, account_id)
+    form.is_valid()
+    after = Position.parse(request.GET.get("after", ""))
+    search = form.search(account_id)
+    waiting = [Position.parse(text) for text in request.GET.getlist("waiting")[:_WATCHED]]
+    context = {
+        "rows": queries.newer(search, after) if after is not None else queries.find(search).rows,
+        "changed": queries.changed(account_id, [one for one in waiting if one is not None]),
+        "names": _names(account_id),
+    }
+    return render(request, "mail/newer.html", context)
+
+
+@route(Permission.VIEW)
+def message(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
+    """Show one message whole."""
+    found = queries.message_of(account_id, message_id)
+    if found is None:
+        raise Http404
+    deliveries = list(DeliveryRow.objects.filter(account=account_id, message=found.id).order_by("id")[:_DELIVERIES])
+    context = {
+        "message": found,
+        "story": tell(found, deliveries),
+        "commands": _commands(account_id, found.id),
+        "names": _names(account_id),
+        "may_send": may(request, Permission.SEND),
+        "waiting": any(not one.is_final for one in deliveries),
+        "held": any(one.state == DeliveryState.HELD for one in deliveries),
+        "content": may(request, Permission.CONTENT) and _has_content(account_id, found.id),
+    }
+    return render(request, "mail/message.html", context)
+
+
+@route(Permission.SEND, methods=("POST",))
+def act(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
+    """Tell the relays to do something with a message."""
+    found = queries.message_of(account_id, message_id)
+    wanted = services.ALLOWED.get(request.POST.get("command", ""))
+    if found is None:
+        raise Http404
+    if wanted is None:
+        raise BadRequest("no such command")
+    services.command(actor_of(request), account_id, wanted, found.id, timezone.now())
+    return redirect("mail:message", account_id, found.id)
+
+
+def _commands(account_id: str, message_id: str) -> list[dict[str, object]]:
+    """Give what people told the relays to do with a message lately."""
+    told = Command.objects.filter(account=account_id, selector__message=message_id).order_by("-created_at")[:_COMMANDS]
+    return [
+        {
+            "word": _COMMAND_WORDS.get(one.command, one.command),
+            "answered_at": one.answered_at,
+            "changed": one.changed,
+            "created_at": one.created_at,
+        }
+        for one in told
+    ]
+
+
+def _has_content(account_id: str, message_id: str) -> bool:
+    return Content.objects.filter(account=account_id, message=message_id).exists() and bool(
+        url_if("mail:content", account_id, message_id)
+    )
+
+
+def _form(request: HttpRequest, account_id: str) -> SearchForm:
+    servers = list(Server.objects.filter(account_id=account_id).order_by("name").values_list("id", "name"))
+    credentials = list(Credential.objects.filter(account_id=account_id).order_by("name").values_list("id", "name"))
+    return SearchForm(request.GET, servers=servers, credentials=credentials)
+
+
+def _names(account_id: str) -> dict[str, str]:
+    """Give the names of an account's servers and credentials by their ids."""
+    names = dict(Server.objects.filter(account_id=account_id).values_list("id", "name"))
+    names |= dict(Credential.objects.filter(account_id=account_id).values_list("id", "name"))
+    return names
+
+
+def _control(form: SearchForm, name: str) -> BoundField:
+    bound = form[name]
+    bound.field.widget.attrs |= {"class": "form-select", "data-submit-on-change": "yes"}
+    return bound
