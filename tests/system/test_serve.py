@@ -175,9 +175,12 @@ class Watch:
                 time.sleep(0.02)
 
         def see_commit() -> None:
+            unseen_at = time.monotonic()  # it was not there yet: so the seconds told are never too few
             while self.committed_at is None:
+                looked_at = time.monotonic()
                 if self.product.rows(statement, *values):
-                    self.committed_at = time.monotonic()
+                    self.committed_at = unseen_at
+                unseen_at = looked_at
                 time.sleep(0.01)
 
         threads = [threading.Thread(target=try_on, args=item, daemon=True) for item in self.sessions.items()]
@@ -189,6 +192,11 @@ class Watch:
             thread.join(40)
         assert self.committed_at is not None
         return {spool: refused[spool] - self.committed_at for spool in self.sessions}
+
+    def close(self) -> None:
+        """Close the sessions."""
+        for wire in self.sessions.values():
+            wire.socket.close()
 
 
 def spool_of(message: str) -> str:
@@ -202,8 +210,7 @@ def watch(product: Product) -> Iterator[Watch]:
     try:
         yield watching
     finally:
-        for wire in watching.sessions.values():
-            wire.socket.close()
+        watching.close()
 
 
 def account_of(product: Product) -> str:
@@ -214,7 +221,7 @@ def account_of(product: Product) -> str:
     ("no", "yes", "table"),
     [
         (["account", "pause"], ["account", "resume"], "accounts_account"),
-        (["account", "block"], ["account", "unblock"], "accounts_account"),
+        (["account", "block", "--reference", "AB-1"], ["account", "unblock"], "accounts_account"),
         (["server", "pause"], ["server", "resume"], "servers_server"),
     ],
     ids=["an account paused", "an account blocked", "a server paused"],
@@ -253,6 +260,7 @@ def test_a_revoked_credential_is_refused_on_open_sessions_of_every_worker(tmp_pa
             ["credential", "revoke", credential["id"]],
             "SELECT 1 FROM servers_credential WHERE id = ? AND status = 'revoked'", credential["id"],
         )  # fmt: skip
+        watching.close()
         print(f"credential revoke: refused {', '.join(f'{each:.2f} s' for each in seconds.values())} after the commit")
         assert max(seconds.values()) < 10 * REFUSED_SECONDS
         with Wire(product.ports["cleartext"]) as wire:
