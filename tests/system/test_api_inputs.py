@@ -189,7 +189,7 @@ def test_requests_that_never_end_are_ended(trio: Trio) -> None:
     silent, stopped, trickling, chunked, second = (api.connect(90) for _ in range(5))
     begun = time.monotonic()
     stopped.sendall(b"POST /v1/messages HT")
-    chunked.sendall(head + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"fro\r\n')
+    chunked.sendall(head + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"to"\r\n')
     second.sendall(b"GET /v1 HTTP/1.1\r\n" + HOST + b"\r\n")
     assert b" 200 OK" in second.recv(65536)
     second.sendall(b"GET /v1 HT")
@@ -239,8 +239,8 @@ def test_a_field_that_nobody_asked_for_is_refused_by_name(trio: Trio, change: di
 @pytest.mark.parametrize(
     "more",
     [
-        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",  # CL.TE
-        b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n",  # TE.CL
+        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",  # a length, and chunks
+        b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n",  # chunks, and a length
         b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}{}{",
         b"Content-Length: +4\r\n\r\n{}{}",
         b"Content-Length: 4, 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

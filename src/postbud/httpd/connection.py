@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any, cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from postbud.httpd.caller import address_key
 from postbud.httpd.problem import CONTENT_TYPE, Code, Problem, problem, problem_of
@@ -134,7 +134,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _answering(self) -> bool:
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type says
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
         return cycle is not None and not cycle.response_complete
 
     def _wait(self) -> None:
