@@ -49,6 +49,7 @@ PERMISSIONS: dict[str, frozenset[Permission]] = {
 FOREIGN_ROUTES: dict[str, Scope] = {
     "account_login": "public",
     "account_logout": "public",
+    "account_confirm_login_code": "public",  # there even when signing in by code is off
     "account_inactive": "public",
     "account_signup": "public",
     "account_reauthenticate": "person",

@@ -1,0 +1,182 @@
+"""Every address of the pages declares who may call it, and keeps to it: walked through the resolver, none is forgotten."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from postbud.console.accounts import membership
+from postbud.console.accounts.models import Account, Person
+from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, access_of
+from postbud.console.domains.services import add_domain
+from postbud.console.founding import ensure_installation
+from postbud.console.servers.services import create_credential
+from tests.console.making import CONSOLE, browser_of, make_account, make_member, make_person, make_server
+
+_NAMED = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
+
+
+def patterns(resolver: Any = None, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in (resolver or get_resolver()).url_patterns:
+        path = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from patterns(pattern, path)
+        else:
+            yield path, pattern
+
+
+ROUTES = list(patterns())
+OURS = [(path, access) for path, pattern in ROUTES if (access := access_of(pattern.callback)) is not None]
+OF_ACCOUNTS = [(path, access) for path, access in OURS if access.scope == "account"]
+
+
+def test_every_address_declares_who_may_call_it() -> None:
+    silent = [
+        path
+        for path, pattern in ROUTES
+        if access_of(pattern.callback) is None and not (_is_foreign(pattern) and pattern.name in FOREIGN_ROUTES)
+    ]
+    assert silent == []
+
+
+def _is_foreign(pattern: URLPattern) -> bool:
+    return pattern.callback.__module__.startswith("allauth.")
+
+
+def test_what_is_listed_of_others_exists() -> None:
+    there = {pattern.name for _, pattern in ROUTES if _is_foreign(pattern)}
+    assert set(FOREIGN_ROUTES) - there <= {"account_signup", "mfa_trust", "account_inactive"}
+
+
+def test_every_address_below_an_account_is_of_its_members_only() -> None:
+    assert [path for path, access in OURS if "<str:account_id>" in path and access.scope != "account"] == []
+    assert [path for path, _ in OF_ACCOUNTS if not path.startswith("a/<str:account_id>/")] == []
+
+
+class World:
+    """Two accounts with an object of each kind; everything in `foreign` belongs to the other one."""
+
+    def __init__(self) -> None:
+        ensure_installation()
+        self.ane = make_person("ane@acme.example")
+        self.acme = make_account("Acme", owner=self.ane)
+        self.bo = make_person("bo@other.example")
+        self.other = make_account("Other", owner=self.bo)
+        self.own, self.foreign = (
+            self._objects(account, person) for account, person in ((self.acme, self.ane), (self.other, self.bo))
+        )
+
+    def _objects(self, account: Account, person: Person) -> dict[str, str]:
+        server = make_server(account)
+        credential, _ = create_credential(CONSOLE, account.id, server.id, kind="smtp", name="Printer")
+        invitation, token = membership.invite(CONSOLE, account.id, f"guest@{account.name.lower()}.example", "viewer")
+        return {
+            "account_id": account.id,
+            "server_id": server.id,
+            "credential_id": credential.id,
+            "domain_id": add_domain(CONSOLE, account.id, f"{account.name.lower()}.example").id,
+            "person_id": person.id,
+            "invitation_id": invitation.id,
+            "message_id": "msg_06h125sbk0000000000ai9u7uk",
+            "delivery_id": "dlv_06h125sbk0000000000ai9u7uk",
+            "endpoint_id": "whk_06h125sbk0000000000ai9u7uk",
+            "hook_id": "1",
+            "view_id": "1",
+            "export_id": "1",
+            "token": token,
+        }
+
+
+@pytest.fixture
+def world(database: str) -> World:
+    return World()
+
+
+def address(path: str, names: dict[str, str]) -> str:
+    return "/" + _NAMED.sub(lambda match: names.get(match[1], "1"), path.removesuffix("\\Z").removesuffix("$"))
+
+
+def call(client: Client, path: str, names: dict[str, str], method: str) -> tuple[int, str, str]:
+    """Give status, body without what differs by nature, and where it leads."""
+    session = client.session
+    if session.pop("_messages", None):  # what an earlier call left to be shown
+        session.save()
+    response = client.generic(method, address(path, names), data="", content_type="application/x-www-form-urlencoded")
+    body = b"".join(response.streaming_content) if response.streaming else response.content  # type: ignore[attr-defined]
+    text = body.decode()
+    text = re.sub(r'value="[A-Za-z0-9]{64}"|"X-CSRFToken": "[^"]*"|<script.*?</script>', "", text, flags=re.DOTALL)
+    text = text.replace(address(path, names), "PATH")
+    for value in sorted(names.values(), key=len, reverse=True):
+        if len(value) > 10:
+            text = text.replace(value, "ID")
+    return response.status_code, text, response.headers.get("Location", "")
+
+
+@pytest.mark.row("I6")
+def test_another_accounts_addresses_answer_as_if_there_were_nothing(world: World) -> None:
+    client = browser_of(world.ane)
+    nothing = {**world.foreign, "account_id": "acct_06h125sbk0000000000nobody0"}
+    wrong = []
+    for path, access in OF_ACCOUNTS:
+        for method in ("GET", "POST", "DELETE"):
+            foreign = call(client, path, world.foreign, method)
+            if foreign[0] != 404 or foreign != call(client, path, nothing, method):
+                wrong.append((path, method, foreign[0], access))
+    assert wrong == []
+
+
+@pytest.mark.row("I6")
+def test_another_accounts_objects_below_ones_own_answer_as_if_there_were_nothing(world: World) -> None:
+    client = browser_of(world.ane)
+    wrong = []
+    for path, access in OF_ACCOUNTS:
+        for name in set(_NAMED.findall(path)) - {"account_id"}:
+            foreign = {**world.own, name: world.foreign[name]}
+            unknown = {**world.own, name: world.foreign[name][:-6] + "nobody"}
+            for method in access.methods:
+                one, other = call(client, path, foreign, method), call(client, path, unknown, method)
+                if one != other:
+                    wrong.append((path, name, method, one[0], other[0]))
+    assert wrong == []
+
+
+def test_who_is_not_signed_in_is_led_to_sign_in_whatever_the_address(world: World) -> None:
+    client = browser_of(None)
+    for path, access in OURS:
+        if access.scope == "public":
+            continue
+        status, _, where = call(client, path, world.own, access.methods[0])
+        assert (status, where.partition("?")[0]) == (302, "/me/login/"), path
+
+
+def test_what_is_for_operators_is_nothing_to_others(world: World) -> None:
+    client = browser_of(world.ane)
+    for path, access in OURS:
+        if access.scope == "operator":
+            assert call(client, path, world.own, access.methods[0])[0] == 404, path
+
+
+@pytest.mark.row("J9")
+def test_what_changes_something_does_not_listen_to_get(world: World) -> None:
+    client = browser_of(world.ane)
+    changing = [(path, access) for path, access in OF_ACCOUNTS if access.methods == ("POST",)]
+    assert changing
+    for path, _ in changing:
+        assert call(client, path, world.own, "GET")[0] == 405, path
+        assert call(client, path, world.own, "HEAD")[0] == 405, path
+
+
+@pytest.mark.parametrize("role", ["viewer", "developer", "admin"])
+def test_a_role_may_do_what_it_holds_and_no_more(world: World, role: str) -> None:
+    client = browser_of(make_member(world.acme, role, f"{role}@acme.example"))
+    for path, access in OF_ACCOUNTS:
+        allowed = _allowed(access, PERMISSIONS[role])
+        status, _, _ = call(client, path, world.own, "OPTIONS")  # declared for nothing: 405 comes after who
+        assert status == (405 if allowed else 403), (path, role)
+
+
+def _allowed(access: Access, held: Any) -> bool:
+    return access.permission in held
