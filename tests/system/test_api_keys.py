@@ -154,3 +154,26 @@ def test_more_connections_than_one_client_may_have_are_turned_away(tmp_path: Pat
             for connection in held:
                 connection.close()
         wait_until(api.answers, "there is room again", 5)
+
+
+def test_a_disk_without_room_is_said_with_when_to_come_again(tmp_path: Path) -> None:
+    with serving(tmp_path, api=f"[spool]\nreserve_octets = {10**15}") as (_, _, api):
+        answer = api.post(letter())
+        assert said(answer) == (507, "no_space")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_new_certificate_is_served_to_new_connections(tmp_path: Path) -> None:
+    import ssl
+
+    from postbud.app.parts import utc_now
+    from postbud.smtpd.tls import make_self_signed
+
+    with serving(tmp_path, api="tls = true") as (relay, _, api):
+        before = ssl.get_server_certificate(("127.0.0.1", api.port))
+        folder = relay.data / "tls"
+        make_self_signed(tmp_path / "c.pem", tmp_path / "k.pem", "relay.example", utc_now)
+        (tmp_path / "k.pem").replace(folder / "key.pem")
+        (tmp_path / "c.pem").replace(folder / "certificate.pem")
+        wait_until(lambda: ssl.get_server_certificate(("127.0.0.1", api.port)) != before, "the new one is served", 10)
+        assert api.post(letter()).status == 202
