@@ -85,6 +85,33 @@ def test_a_backup_is_taken_to_another_folder(tmp_path: Path) -> None:
         product.close()
 
 
+@pytest.mark.row("61")
+@pytest.mark.timeout(240)
+def test_without_its_installation_key_nothing_starts_and_with_it_all_goes_on(tmp_path: Path) -> None:
+    product = Product(tmp_path / "demo")
+    key = product.folder / "keys" / "installation.key"
+    try:
+        product.start()
+        assert product.stop() == 0
+        kept = key.read_bytes()
+        key.unlink()
+        refused = run(product.words, product)
+        assert refused.returncode == 2
+        assert "installation.key is missing: bring it back" in refused.stderr
+        assert not key.exists()  # no new one was made over old data
+        key.write_bytes(bytes(32))
+        product.start(wait=False)
+        assert product.process is not None
+        assert product.process.wait(60) == 2
+        assert "is not this database's key" in product.log_tail()
+        key.write_bytes(kept)
+        product.start()
+        message, _ = send(product, "again@example.net")
+        product.wait_state(message, "delivered")
+    finally:
+        product.close()
+
+
 @pytest.mark.row("9")
 @pytest.mark.timeout(240)
 def test_a_database_that_is_newer_than_the_program_is_refused_and_an_older_one_is_backed_up(tmp_path: Path) -> None:

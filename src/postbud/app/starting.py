@@ -234,7 +234,11 @@ def installation_key(settings: Settings, *, make: bool) -> bytes:
     Raises:
         SettingsError: It is missing and not to be made here, or it is no key.
     """
-    path = make_key(settings.data) if make else key_path(settings.data)
+    path = key_path(settings.data)
+    if make and not path.exists():
+        if (settings.data / "console.db").exists():  # a new key opens nothing of it
+            raise SettingsError(f"{path} is missing: bring it back from a backup; without it nothing that is sealed opens")
+        make_key(settings.data)
     try:
         key = path.read_bytes()
     except FileNotFoundError:

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import msgspec
+
 from postbud.app.backup import backup_to
 from postbud.app.config import Settings
 from postbud.app.control_plane import start_django
 from postbud.app.locks import held
+from postbud.model.link import SecretRecord
+from postbud.model.sealed import SealError
 from postbud.model.settings import SettingsError
 
 _ADVISORY_LOCK = 0x706F7374627564  # "postbud"
@@ -31,6 +35,7 @@ def prepare_console(settings: Settings, *, demo: bool) -> int:
     try:
         with held(settings.data / "run" / "upgrade.lock"), _one_machine():
             upgrade(settings)
+            require_key(settings)
             from postbud.console.founding import ensure_installation  # noqa: PLC0415 (after Django's setup)
 
             ensure_installation()
@@ -38,10 +43,42 @@ def prepare_console(settings: Settings, *, demo: bool) -> int:
                 from postbud.app.seed import seed  # noqa: PLC0415 (only the demo loads it)
 
                 seed(settings)
+            else:
+                say_who_is_missing(settings)
     except OperationalError as error:
         sys.stderr.write(f"postbud: the console's database does not answer: {error}\n")
         return 1
     return 0
+
+
+def require_key(settings: Settings) -> None:
+    """Look whether the installation key opens what the database holds.
+
+    Raises:
+        SettingsError: It does not (row 61).
+    """
+    from postbud.console.installation import key_path, unseal_value  # noqa: PLC0415 (after Django's setup)
+    from postbud.console.link.models import LinkRecord  # noqa: PLC0415 (as above)
+
+    for key, body in LinkRecord.objects.filter(kind="secret", gone=False).order_by("seq").values_list("key", "body")[:1]:
+        try:
+            unseal_value(key, msgspec.json.decode(bytes(body), type=SecretRecord).sealed)
+        except SealError as error:
+            raise SettingsError(
+                f"{key_path(settings.data)} is not this database's key: bring it back from a backup, or copy it from the "
+                "console's other machine"
+            ) from error
+
+
+def say_who_is_missing(settings: Settings) -> None:
+    """Tell how the first person gets in, as long as there is none."""
+    from postbud.console.accounts.models import Person  # noqa: PLC0415 (after Django's setup)
+
+    if not Person.objects.exists():
+        sys.stderr.write(
+            "postbud: nobody can sign in yet; make the first operator: "
+            f"postbud person create you@example.com --operator --password-stdin --data {settings.data}\n"
+        )
 
 
 def upgrade(settings: Settings) -> None:
