@@ -17,7 +17,7 @@ import pytest
 
 from postbud.model.ids import to_octets
 from tests.system.harness import POSTBUD, wait_until
-from tests.system.product import Product, serving
+from tests.system.product import Browser, Product, serving
 from tests.system.smtp import Wire, content_digest, make_content, new_test_id, plain, queued_id
 
 REFUSED_SECONDS = 1.0  # the design's; a test fails only beyond ten times that
@@ -117,6 +117,23 @@ def test_pages_answer_and_somebody_signs_in(product: Product) -> None:
         status, page = browser.get("/")
         assert status == 200
         assert "demo" in page.lower()  # visibly marked
+
+
+def test_a_notice_to_a_person_goes_by_our_own_relay(product: Product) -> None:
+    email = product.noted["customer"]["email"]
+    browser = Browser(product.noted["console_url"])
+    _, page = browser.get("/me/password/reset/")
+    status, page = browser.post("/me/password/reset/", page, email=email)
+    assert status == 200, page
+
+    def arrived() -> list[dict[str, Any]]:
+        return [one for one in product.caught() if email in one["recipients"]]
+
+    (notice,) = wait_until(arrived, "the notice is caught", 40)
+    with urllib.request.urlopen(f"{product.noted['catcher']['url']}/messages/{notice['id']}.eml", timeout=10) as answer:
+        raw = answer.read()
+    assert b"d=relay.example" in raw  # signed by acct_system's own domain
+    assert product.noted["console_url"].encode() in raw.replace(b"=\r\n", b"")
 
 
 def test_health_and_metrics_tell_of_every_program(product: Product) -> None:
