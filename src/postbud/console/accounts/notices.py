@@ -46,7 +46,7 @@ class SystemMailBackend(BaseEmailBackend):
             for message in email_messages:
                 notice_id = new_id("ntc")
                 message.from_email = message.from_email or ""
-                content = message.message().as_bytes(linesep="\r\n")
+                content = message.message().as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
                 Notice.objects.create(
                     id=notice_id,
                     recipients=message.recipients(),
