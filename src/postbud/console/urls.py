@@ -6,11 +6,17 @@ call it (`accounts.permissions.route`); those of allauth are listed there by nam
 
 from importlib.util import find_spec
 
-from django.urls import URLPattern, URLResolver, include, path
+from allauth.account.views import password_reset_from_key
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
 APPS = ("ui", "accounts", "billing", "servers", "domains", "mail", "link", "hooks", "jobs")
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    re_path(  # people's ids have an underscore, which allauth's own pattern does not take
+        r"^me/password/reset/key/(?P<uidb36>[0-9A-Za-z_]+)-(?P<key>.+)/$",
+        password_reset_from_key,
+        name="account_reset_password_from_key",
+    ),
     path("me/", include("allauth.account.urls")),
     path("me/mfa/", include("allauth.mfa.urls")),
     path("me/sessions/", include("allauth.usersessions.urls")),
