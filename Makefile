@@ -33,7 +33,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry --no-ansi src
-	$(BIN)/vulture
+	@! $(BIN)/vulture | grep -v '^src/postbud/console/' # Django finds what is there by its name
 	$(BIN)/codespell
 
 # The pure floors have no branch that no unit test takes.

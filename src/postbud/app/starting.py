@@ -10,7 +10,6 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -271,18 +270,22 @@ def _worker(parsed: argparse.Namespace) -> int:
     return uvloop.run(run_worker(settings_of(parsed), parsed.directory, parsed.index))
 
 
-def _console_program(name: str) -> Callable[[argparse.Namespace], int]:
-    def run(parsed: argparse.Namespace) -> int:
-        from postbud.app import control_plane  # noqa: PLC0415 (only the console loads Django)
+def _pages(parsed: argparse.Namespace) -> int:
+    from postbud.app.control_plane import run_pages  # noqa: PLC0415 (only the console loads Django)
 
-        program: Callable[..., int] = getattr(control_plane, name)
-        status: int = program(settings_of(parsed), demo=parsed.demo)
-        return status
-
-    return run
+    return run_pages(settings_of(parsed), demo=parsed.demo)
 
 
-_pages, _link, _jobs = map(_console_program, ("run_pages", "run_link", "run_jobs"))
+def _link(parsed: argparse.Namespace) -> int:
+    from postbud.app.control_plane import run_link  # noqa: PLC0415 (only the console loads Django)
+
+    return run_link(settings_of(parsed), demo=parsed.demo)
+
+
+def _jobs(parsed: argparse.Namespace) -> int:
+    from postbud.app.control_plane import run_jobs  # noqa: PLC0415 (only the console loads Django)
+
+    return run_jobs(settings_of(parsed), demo=parsed.demo)
 
 
 def _prepare(parsed: argparse.Namespace) -> int:

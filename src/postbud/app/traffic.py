@@ -27,7 +27,7 @@ _TIMEOUT_SECONDS = 30.0
 _PEOPLE = (
     "anna.holm", "bjarke.lund", "camilla.friis", "david.okafor", "emma.ravn", "farid.haddad", "grete.dahl", "henrik.bang",
     "ida.winther", "jonas.krogh", "karen.toft", "lars.moeller", "maria.costa", "nikolaj.juhl", "olivia.berg", "peter.skov",
-    "rikke.bruun", "sofie.lind", "thomas.hald", "ulla.vestergaard", "victor.nygaard", "yasmin.karim",
+    "rikke.bruun", "sofie.lind", "thomas.norup", "ulla.vestergaard", "victor.nygaard", "yasmin.karim",
 )  # fmt: skip
 # domain, how often, in parts of all
 _DOMAINS = (
