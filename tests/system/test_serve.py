@@ -104,10 +104,13 @@ def test_a_message_by_the_api_shows_too(product: Product) -> None:
 def test_the_world_behind_the_catcher_answers_in_the_log(product: Product) -> None:
     gone, _ = send(product, "nobody@gone.example")
     grey, _ = send(product, "somebody@grey.example")
+    late, _ = send(product, "nobody@late.example")
     (delivery,) = product.wait_state(gone, "bounced")
     assert (delivery["reply_code"], delivery["enhanced"]) == (550, "5.1.1")
     (delivery,) = product.wait_state(grey, "deferred")
     assert delivery["reply_code"] == 451
+    product.wait_state(late, "delivered")
+    wait_until(lambda: product.deliveries(late)[0]["returned"], "the late bounce comes back", 30)
     product.wait_state(grey, "delivered", 60)
 
 
