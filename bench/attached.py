@@ -2,8 +2,8 @@
 
 Run: python -m bench.attached [--messages 6000] [--rounds 3] [--postgres]
 
-4 KiB, 50 sessions with AUTH that stay open, signed with two keys, delivered to smtp-sink; two workers each. The rate is from the
-first MAIL to the last message at the sink; `console` is when the message log had the last delivery too.
+4 KiB, 50 sessions with AUTH that stay open, signed with two keys, delivered to smtp-sink; two workers each. The rate is from
+the first MAIL to the last message at the sink; `console` is when the message log had the last delivery too.
 """
 
 import argparse

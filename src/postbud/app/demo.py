@@ -120,6 +120,8 @@ def prepare(folder: Path, port_offset: int | None = None) -> None:
         SettingsError: The folder holds something else.
     """
     if not is_demo(folder):
+        if (folder / NOTED).exists() and (folder / "accounts.toml").exists():
+            raise SettingsError(f"{folder} holds the demo of an older version; remove it (rm -r {folder}) and start again")
         if folder.exists() and any(folder.iterdir()):
             raise SettingsError(f"{folder} is not empty and holds no demo; choose another folder with --data")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

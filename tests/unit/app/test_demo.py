@@ -29,6 +29,10 @@ def test_a_demo_is_not_begun_in_a_folder_that_holds_something_else(tmp_path: Pat
     with pytest.raises(SettingsError, match="not empty and holds no demo"):
         demo.prepare(tmp_path)
     assert not demo.is_demo(tmp_path)
+    for name in ("demo.json", "accounts.toml"):
+        (tmp_path / name).touch()
+    with pytest.raises(SettingsError, match="older version; remove it"):
+        demo.prepare(tmp_path)
 
 
 def test_a_demo_is_marked_and_is_not_served_as_if_it_were_real(tmp_path: Path) -> None:
