@@ -20,6 +20,7 @@ from tests.system.harness import POSTBUD, wait_until
 from tests.system.product import Browser, Product, serving
 from tests.system.smtp import Wire, content_digest, make_content, new_test_id, plain, queued_id
 
+pytestmark = pytest.mark.timeout(240)
 REFUSED_SECONDS = 1.0  # the design's; a test fails only beyond ten times that
 
 

@@ -15,6 +15,9 @@ from tests.system.test_console_away import Pair
 from tests.system.test_serve import run, send
 
 
+pytestmark = pytest.mark.timeout(240)
+
+
 class Apart(Pair):
     """The console in one folder, the relay in another; `folder` is the console's."""
 
