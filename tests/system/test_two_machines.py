@@ -14,7 +14,6 @@ from tests.system.product import Product
 from tests.system.test_console_away import Pair
 from tests.system.test_serve import run, send
 
-
 pytestmark = pytest.mark.timeout(240)
 
 
