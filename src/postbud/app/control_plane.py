@@ -27,6 +27,7 @@ from postbud.telemetry.logs import configure as configure_logs
 
 _BEAT_SECONDS = 1.0
 _GRACE_SECONDS = 10
+_NICE = 5  # mail first: where cores are short, events wait in the spool a little
 
 
 def console_settings(settings: Settings, *, demo: bool = False) -> ConsoleSettings:
@@ -151,6 +152,7 @@ class _LinkServer(uvicorn.Server):
 def run_link(settings: Settings, *, demo: bool) -> int:
     """Serve the link until told to stop."""
     log_to_standard_error(settings, "link")
+    os.nice(_NICE)
     start_django(settings, demo=demo)
     from postbud.console.link.asgi import application  # noqa: PLC0415 (after Django's setup)
 
@@ -218,6 +220,7 @@ def _for_owner_only(path: Path) -> None:
 def run_jobs(settings: Settings, *, demo: bool) -> int:
     """Run the console's loops until told to stop."""
     log_to_standard_error(settings, "jobs")
+    os.nice(_NICE)
     start_django(settings, demo=demo)
     from postbud.console.jobs.runner import run  # noqa: PLC0415 (after Django's setup)
 
