@@ -121,6 +121,11 @@ def _route(settings: Settings, table: RouteTable) -> RouteSettings:
 
 
 def networks(texts: list[str], what: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read networks; `what` names the setting.
+
+    Raises:
+        SettingsError: One of them is none.
+    """
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:

@@ -2,10 +2,11 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import postbud.console.accounts.models
-import postbud.console.fields
 from django.conf import settings
 from django.db import migrations, models
+
+import postbud.console.accounts.models
+import postbud.console.fields
 
 
 class Migration(migrations.Migration):
