@@ -92,7 +92,7 @@ class Sender:
                     posts += 1
                     busy[one.hook] = one.endpoint
                     task = group.create_task(self._send(client, one, log))
-                    task.add_done_callback(lambda _, hook=one.hook: busy.pop(hook))
+                    task.add_done_callback(partial(_free_place, busy, one.hook))
                 if not due and not busy:
                     break
                 await asyncio.sleep(_LOOK_SECONDS if not due else 0)
@@ -143,3 +143,7 @@ class Sender:
 
 def _disconnect() -> None:
     connection.close()  # the calling thread's own
+
+
+def _free_place(busy: dict[int, str], hook: int, _: object) -> None:
+    busy.pop(hook)

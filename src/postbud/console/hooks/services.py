@@ -196,7 +196,7 @@ def prune(now: datetime) -> int:
             changed += gone
             if gone < _PRUNED_AT_ONCE:
                 break
-    return changed
+    return int(changed)
 
 
 def _check(url: str, kinds: Sequence[str]) -> None:
