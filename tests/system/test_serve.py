@@ -133,7 +133,7 @@ def test_a_notice_to_a_person_goes_by_our_own_relay(product: Product) -> None:
     def arrived() -> list[dict[str, Any]]:
         return [one for one in product.caught() if email in one["recipients"]]
 
-    (notice,) = wait_until(arrived, "the notice is caught", 40)
+    (notice,) = wait_until(arrived, "the notice is caught", 120)
     with urllib.request.urlopen(f"{product.noted['catcher']['url']}/messages/{notice['id']}.eml", timeout=10) as answer:
         raw = answer.read()
     assert b"d=relay.example" in raw  # signed by acct_system's own domain
