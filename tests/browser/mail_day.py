@@ -12,7 +12,11 @@ from postbud.model.link import EventBatch, NumberedEvent
 
 SPOOL = 7
 _PEOPLE = ("karen", "mette.friis", "jens", "info", "bogholderi", "lars", "anne-marie", "ordre", "booking", "peter")
-_DOMAINS = (("fjordpost.example", "mx.fjordpost.example"), ("kunde.example", "mx1.kunde.example"), ("bigmail.example", "in.bigmail.example"))
+_DOMAINS = (
+    ("fjordpost.example", "mx.fjordpost.example"),
+    ("kunde.example", "mx1.kunde.example"),
+    ("bigmail.example", "in.bigmail.example"),
+)
 _SUBJECTS = (
     "Scan from 2nd floor", "Invoice 2026-1187", "Your order is on its way", "Door opened at night", "Reset your password",
     "Faktura 10432 fra Holm Bogtryk", "Receipt for <b>14 copies</b>", "Weekly report", "Toner is low: black", "Tryksag klar til afhentning",
@@ -53,7 +57,7 @@ class MailDay:
         shared = {
             "account": self._account, "server": server, "credential": credential, "message": message, "message_at": accepted,
             "subject": self._dice.choice(_SUBJECTS), "from_domain": self._from_domain, "signing_domain": self._from_domain,
-            "client": "[192.0.2.44] printer-2", "size_octets": self._dice.randint(2_000, 900_000),
+            "client": "192.0.2.44", "size_octets": self._dice.randint(2_000, 900_000),
         }  # fmt: skip
         yield Event(
             id=self._id("evt"), kind=EventKind.ACCEPTED, at=accepted, reverse_path=f"scanner@{self._from_domain}",
@@ -62,14 +66,26 @@ class MailDay:
         rest = {**shared, "delivery": delivery, "recipient": mailbox, "site": host, "host": host, "source": "default"}
         luck = self._dice.random()
         if luck < 0.05:
-            yield self._outcome(EventKind.BOUNCED, 1.5, rest, reply=_GONE.format(mailbox=mailbox), enhanced="5.1.1", attempt=1, classified="recipient")
+            yield self._outcome(
+                EventKind.BOUNCED,
+                1.5,
+                rest,
+                reply=_GONE.format(mailbox=mailbox),
+                enhanced="5.1.1",
+                attempt=1,
+                classified="recipient",
+            )
             return
         if luck < 0.14:
-            yield self._outcome(EventKind.DEFERRED, 1.2, rest, reply=_LATER, enhanced="4.7.1", attempt=1, classified="temporary")
+            yield self._outcome(
+                EventKind.DEFERRED, 1.2, rest, reply=_LATER, enhanced="4.7.1", attempt=1, classified="temporary"
+            )
             if seconds_ago < 400:
                 return
         late = 305.0 if luck < 0.14 else self._dice.lognormvariate(-0.2, 0.6)
-        yield self._outcome(EventKind.DELIVERED, late, rest, reply="250 2.0.0 Ok: queued as 4fK2", enhanced="2.0.0", attempt=1, tls="TLSv1.3")
+        yield self._outcome(
+            EventKind.DELIVERED, late, rest, reply="250 2.0.0 Ok: queued as 4fK2", enhanced="2.0.0", attempt=1, tls="TLSv1.3"
+        )
 
     def _outcome(self, kind: EventKind, seconds: float, rest: dict, **more: object) -> Event:
         at = min(rest["message_at"] + timedelta(seconds=seconds), self._now)

@@ -14,19 +14,20 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "postbud.console.settings")
 django.setup()
 
-from django.core.management import call_command
-
-from postbud.console.accounts import audit, membership, people, services
-from postbud.console.domains.services import add_domain, verify_domain
-from postbud.console.founding import ensure_installation
-from postbud.console.mail.ingest import ingest
-from postbud.console.servers import services as servers
-from tests.browser.mail_day import MailDay
-
 PASSWORD = "heather tractor window lighthouse"
 
 
 def main() -> None:
+    # after `django.setup()`: models need the registry
+    from django.core.management import call_command
+
+    from postbud.console.accounts import audit, membership, people, services
+    from postbud.console.domains.services import add_domain, verify_domain
+    from postbud.console.founding import ensure_installation
+    from postbud.console.mail.ingest import ingest
+    from postbud.console.servers import services as servers
+    from tests.browser.mail_day import MailDay
+
     call_command("migrate", interactive=False, verbosity=0)
     ensure_installation()
     who = audit.SYSTEM
@@ -63,8 +64,13 @@ def main() -> None:
     sys.stdout.write(
         json.dumps(
             {
-                "password": PASSWORD, "account": account.id, "fresh": fresh.id, "server": office.id, "sandbox": sandbox.id,
-                "credentials": made, "domain": domain.id,
+                "password": PASSWORD,
+                "account": account.id,
+                "fresh": fresh.id,
+                "server": office.id,
+                "sandbox": sandbox.id,
+                "credentials": made,
+                "domain": domain.id,
             }
         )
     )

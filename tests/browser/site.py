@@ -1,4 +1,4 @@
-"""A console of its own for the browser: the pages as gunicorn serves them, on a free port, over SQLite in a folder of its own."""
+"""A console of its own for the browser: the pages as gunicorn serves them, on a free port, over SQLite in its own folder."""
 
 import contextlib
 import json
@@ -27,7 +27,10 @@ class Site:
             "hostname": "relay.example", "submission_host": "relay.example", "submission_port": 587, "submission_tls_port": 465,
             "api_url": "https://api.relay.example", "system_smtp": f"127.0.0.1:{relay_port}",
         }  # fmt: skip
-        self._environment = os.environ | {"POSTBUD_CONSOLE": json.dumps(told), "DJANGO_SETTINGS_MODULE": "postbud.console.settings"}
+        self._environment = os.environ | {
+            "POSTBUD_CONSOLE": json.dumps(told),
+            "DJANGO_SETTINGS_MODULE": "postbud.console.settings",
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self.made: dict[str, Any] = {}
 
@@ -36,7 +39,18 @@ class Site:
         seed = [sys.executable, "-m", "tests.browser.seed"]
         filled = subprocess.run(seed, env=self._environment, stdout=subprocess.PIPE, check=True)
         self.made = json.loads(filled.stdout)
-        words = ["-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "--threads", "4", "--worker-class", "gthread", "--log-level", "warning"]
+        words = [
+            "-m",
+            "gunicorn",
+            "--bind",
+            f"127.0.0.1:{self.port}",
+            "--threads",
+            "4",
+            "--worker-class",
+            "gthread",
+            "--log-level",
+            "warning",
+        ]
         with (self.folder / "pages.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *words, "postbud.console.wsgi:application"], env=self._environment, stdout=log, stderr=log
@@ -56,4 +70,6 @@ class Site:
 
     def command(self, *words: str) -> str:
         """Run a module of the tests over the same folder."""
-        return subprocess.run([sys.executable, "-m", *words], env=self._environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+        return subprocess.run(
+            [sys.executable, "-m", *words], env=self._environment, stdout=subprocess.PIPE, check=True, text=True
+        ).stdout

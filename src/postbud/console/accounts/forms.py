@@ -29,6 +29,10 @@ def _zones() -> list[tuple[str, Any]]:
     return [("", _("As the browser says")), *time_zones()]
 
 
+def _choices(known: list[tuple[str, str]]) -> list[tuple[str, Any]]:
+    return [("", _("Not set")), *known]
+
+
 class SignupFields(forms.Form):
     """What signing up asks for beside e-mail address and password (allauth adds these fields to its own)."""
 
@@ -68,8 +72,8 @@ class SettingsForm(forms.Form):
     """What owners and administrators set for an account."""
 
     name = forms.CharField(label=_("Name"), max_length=120)
-    language = forms.ChoiceField(label=_("Language of notices"), choices=_languages, required=False)
-    time_zone = forms.ChoiceField(label=_("Time zone of notices"), choices=_zones, required=False)
+    language = forms.ChoiceField(label=_("Language of notices"), choices=lambda: _choices(settings.LANGUAGES), required=False)
+    time_zone = forms.ChoiceField(label=_("Time zone of notices"), choices=lambda: _choices(time_zones()), required=False)
     mfa_required = forms.BooleanField(
         label=_("Everybody signs in with a second factor"),
         required=False,

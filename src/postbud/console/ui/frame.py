@@ -13,6 +13,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.functional import Promise, SimpleLazyObject
 from django.utils.translation import gettext_lazy as _
 
+from postbud.console.configuration import current
 from postbud.console.ui.middleware import theme_of
 
 
@@ -71,18 +72,19 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     account = getattr(request, "account", None)
     user = getattr(request, "user", None)
     person = user if user is not None and user.is_authenticated else None
-    configuration = getattr(settings, "CONSOLE", None)
+    configuration = current()
+    mine: Any = SimpleLazyObject(lambda: accounts_of(person))
     return {
         "theme": theme_of(request),
         "languages": settings.LANGUAGES,
-        "demo": getattr(configuration, "demo", False),
-        "sign_up": getattr(configuration, "sign_up", False),
+        "demo": configuration.demo,
+        "sign_up": configuration.sign_up,
         "person": person,
         "account": account,
         "membership": getattr(request, "membership", None),
-        "accounts": SimpleLazyObject(lambda: accounts_of(person)),
-        "navigation": navigation(request, account, operator=bool(person and person.is_operator)) if person else [],
-        "person_tabs": [Item(name, "", address, here=request.path == address) for name, address in _existing(_PERSON)],
+        "accounts": mine,
+        "navigation": navigation(request, account, mine, operator=bool(person and person.is_operator)) if person else [],
+        "person_tabs": [Item(name, "", address, here=request.path.startswith(address)) for name, address in _existing(_PERSON)],
     }
 
 
@@ -103,12 +105,14 @@ def accounts_of(person: Any) -> list[dict[str, str]]:
     ]
 
 
-def navigation(request: HttpRequest, account: Any, *, operator: bool) -> list[Part]:
+def navigation(request: HttpRequest, account: Any, mine: list[dict[str, str]], *, operator: bool) -> list[Part]:
     """Give the lines of the sidebar."""
     parts = []
     if account is not None:
         for title, lines in _ACCOUNT:
             parts.append(_part(request, title, lines, [account.id]))
+    elif mine:
+        parts.append(Part(_("Your accounts"), [Item(one["name"], "building", one["home"]) for one in mine]))
     if operator:
         for title, lines in _OPERATOR:
             parts.append(_part(request, title, lines, []))

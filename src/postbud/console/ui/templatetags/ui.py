@@ -97,7 +97,7 @@ def query(context: dict[str, Any], **changes: object) -> str:
             parameters.pop(key, None)
         else:
             parameters[key] = str(value)
-    return "?" + parameters.urlencode()
+    return f"?{parameters.urlencode()}"
 
 
 _CHECKS = (forms.CheckboxInput,)
@@ -122,7 +122,7 @@ def field(bound: BoundField, label: str = "", hint: str = "", optional: str = ""
         attributes["class"] = "form-select"
     elif not isinstance(widget, _OWN):
         attributes["class"] = "form-control"
-    if widget.attrs.get("placeholder") == str(bound.label):
+    if widget.attrs.get("placeholder") and (label or widget.attrs["placeholder"] == str(bound.label)):
         attributes["placeholder"] = ""  # the label says it already, and stays
     if described:
         attributes["aria-describedby"] = " ".join(described)
@@ -134,7 +134,7 @@ def field(bound: BoundField, label: str = "", hint: str = "", optional: str = ""
         "identity": identity,
         "label": label or bound.label,
         "hint": text,
-        "optional": optional,
+        "show_optional": bool(optional) or not (bound.field.required or isinstance(widget, _SELECTS)),
         "classes": classes,
         "check": isinstance(widget, _CHECKS),
         "secret": isinstance(widget, forms.PasswordInput),
