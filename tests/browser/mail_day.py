@@ -19,7 +19,8 @@ _DOMAINS = (
 )
 _SUBJECTS = (
     "Scan from 2nd floor", "Invoice 2026-1187", "Your order is on its way", "Door opened at night", "Reset your password",
-    "Faktura 10432 fra Holm Bogtryk", "Receipt for <b>14 copies</b>", "Weekly report", "Toner is low: black", "Tryksag klar til afhentning",
+    "Faktura 10432 fra Holm Bogtryk", "Receipt for <b>14 copies</b>", "Weekly report", "Toner is low: black",
+    "Tryksag klar til afhentning",
 )  # fmt: skip
 _GONE = "550 5.1.1 <{mailbox}>: no such mailbox here"
 _LATER = "451 4.7.1 greylisted, try again in 5 minutes"

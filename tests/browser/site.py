@@ -1,4 +1,4 @@
-"""A console of its own for the browser: the pages as gunicorn serves them, on a free port, over SQLite in its own folder."""
+"""A console of its own for the browser: pages as gunicorn serves them, on a free port, over SQLite in its own folder."""
 
 import contextlib
 import json
