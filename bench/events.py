@@ -1,4 +1,4 @@
-"""Events as relays make them, for the bench of the console: many accounts, one of them nine tenths of all, in the order of time.
+"""Events as relays make them, for the bench of the console: many accounts, one with nine tenths of all, in the order of time.
 
 Each message has one recipient. Most are delivered within seconds, some after a deferral, some bounce. Everything is drawn from
 one seed.
@@ -16,7 +16,7 @@ from postbud.model.ids import IdSource
 from postbud.model.link import EventBatch, NumberedEvent
 
 BIG_ACCOUNT = "acct_bench_big"
-_WORDS = "invoice order receipt reminder welcome report password delivery booking ticket statement update".split()
+_WORDS = ["invoice", "order", "receipt", "reminder", "welcome", "report", "password", "delivery", "booking", "ticket"]
 _TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384 verified"
 
 

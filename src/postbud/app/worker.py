@@ -12,31 +12,40 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 from postbud.app.config import Settings
 from postbud.app.control import ControlServer
-from postbud.app.parts import Parts, log_bug, utc_now, wire
+from postbud.app.file_parts import FileParts
+from postbud.app.link_parts import ConsoleParts
+from postbud.app.parts import ConsoleWorker, Parts, log_bug, utc_now, wire
 from postbud.app.queue_ops import handlers
 from postbud.app.translate import spool_settings
 from postbud.link.ship import last_shipped
+from postbud.link.ship_http import HttpShipper
 from postbud.model.refusal import Refusal
+from postbud.net.http import LinkDown, LinkRefused
 from postbud.smtpd.tls import ServerTls
 from postbud.spool.adopt import adopt
 from postbud.spool.sqlite import Spool
 from postbud.spool.values import SpoolBroken, SpoolUnusable
-from postbud.telemetry.logs import configure
+from postbud.telemetry.logs import Log, configure
 
 _REVIEW_SECONDS = 60.0
 _LAG_PROBE_SECONDS = 0.25
 _GC_ALLOCATIONS = 50_000
 _CERTIFICATE_WARN_DAYS = 14
 _CERTIFICATE_WARN_SECONDS = 3600.0
+_SHIP_REST_SECONDS = 10.0
 
 
-async def run_worker(settings: Settings, directory: Path, index: int) -> int:
-    """Run a worker; give its exit status: 0 after a clean stop, 1 when the spool broke (the supervisor starts it anew)."""
+async def run_worker(settings: Settings, directory: Path | None, index: int) -> int:
+    """Run a worker; give its exit status: 0 after a clean stop, 1 when the spool broke (the supervisor starts it anew).
+
+    `directory` is the directory file; None: the directory is a console's, in DATA/replica, kept there by the supervisor.
+    """
     telemetry = settings.config.telemetry
     _raise_descriptors()
     log, lines = configure(level=telemetry.log_level, as_json=telemetry.log_json, worker=str(index))
@@ -54,7 +63,12 @@ async def run_worker(settings: Settings, directory: Path, index: int) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         async with asyncio.TaskGroup() as group:
-            parts = wire(settings, directory, index, spool, group, log, lines)
+            watching = group.create_task(_watch_parent(stop))
+            source = await _source(settings, directory, index, spool, stop, log)
+            if source is None:
+                watching.cancel()
+                return 0
+            parts = wire(settings, source, index, spool, group, log, lines)
             control = ControlServer(
                 settings.data / "run" / f"worker-{index}.sock", handlers(parts), lambda what, error: log_bug(log, what, error)
             )
@@ -65,15 +79,16 @@ async def run_worker(settings: Settings, directory: Path, index: int) -> int:
                 group.create_task(parts.shipper.run(lambda why: log.error("ship_waits", why=why))),
                 group.create_task(_review(parts)),
                 group.create_task(_probe_lag(parts)),
-                group.create_task(_watch_parent(stop)),
+                watching,
             ]
+            if parts.console is not None:
+                helpers += _start_console(parts, parts.console, group)
             if parts.tls is not None:
                 helpers.append(group.create_task(_follow_certificate(parts, parts.tls)))
             scheduling = group.create_task(parts.scheduler.run())
             if index == 0:
                 await _adopt_orphans(parts)
-            for listener in parts.listeners:
-                await listener.start()
+            helpers += await _listen(parts, group)
             log.info("ready", listeners=[f"{item.settings.name}" for item in parts.listeners], spool=spool.spool_id)
             sys.stdout.write("ready\n")
             sys.stdout.flush()
@@ -87,6 +102,46 @@ async def run_worker(settings: Settings, directory: Path, index: int) -> int:
     if not broken:
         log.info("stopped")
     return 1 if broken else 0
+
+
+async def _listen(parts: Parts, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    """Accept mail on every listener; give the helpers that this takes."""
+    for listener in parts.listeners:
+        await listener.start()
+    if parts.api is None:
+        return []
+    await parts.api.start(group)
+    return [group.create_task(_guarded(parts, parts.api.forget_old, "forgetting old answers"))]
+
+
+async def _source(
+    settings: Settings, directory: Path | None, index: int, spool: Spool, stop: asyncio.Event, log: Log
+) -> FileParts | ConsoleParts | None:
+    """Give where the directory comes from, once there is one; None when told to stop before."""
+    if directory is not None:
+        return FileParts.open(settings, directory, index)
+    return await ConsoleParts.open(settings, index, spool, stop, log)
+
+
+def _start_console(parts: Parts, console: ConsoleWorker, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    """Start what only a worker with a console has."""
+    return [
+        group.create_task(_guarded(parts, console.commands.run, "carrying out commands")),
+        group.create_task(_guarded(parts, console.months.run, "leasing allowances")),
+        group.create_task(_guarded(parts, console.keeping.run, "putting content away")),
+    ]
+
+
+async def _guarded(parts: Parts, run: Callable[[], Awaitable[None]], what: str) -> None:
+    """Run a helper, anew after an exception of ours: mail goes on without it meanwhile."""
+    while True:
+        try:
+            await run()
+        except SpoolBroken:
+            return  # the spool told the wiring already
+        except Exception as error:  # noqa: BLE001 (the one handler of this helper)
+            log_bug(parts.log, what, error)
+        await asyncio.sleep(1.0)
 
 
 def _raise_descriptors() -> None:
@@ -186,20 +241,36 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 async def _shut_down(parts: Parts, control: ControlServer, scheduling: asyncio.Task[None], *, broken: bool) -> None:
     for listener in parts.listeners:
         listener.stop()
+    if parts.api is not None:
+        parts.api.listener.stop()
     control.stop()
     seconds = 0.0 if broken else parts.settings.config.relay.drain_seconds
     parts.scheduler.stop()
     until = asyncio.get_running_loop().time() + seconds
     await parts.sessions.drain(seconds)
+    if parts.api is not None:
+        await parts.api.listener.drained(until - asyncio.get_running_loop().time())
     try:
         async with asyncio.timeout_at(until):
             await asyncio.shield(scheduling)
     except TimeoutError:
         scheduling.cancel()
     if not broken:
-        with contextlib.suppress(OSError, Refusal):  # what is not shipped now is shipped after the next start
-            while await parts.shipper.ship_once():
-                pass
+        await _ship_the_rest(parts)
     parts.caps.close()
     parts.scheduler.close()
     parts.signing.close()
+    if parts.console is not None:
+        parts.console.parts.source.close()
+        await parts.console.parts.client.close()
+
+
+async def _ship_the_rest(parts: Parts) -> None:
+    """Ship what there is; what is not shipped now is shipped after the next start."""
+    with contextlib.suppress(OSError, Refusal, LinkDown, LinkRefused, TimeoutError):
+        async with asyncio.timeout(_SHIP_REST_SECONDS):
+            while await parts.shipper.ship_once():
+                pass
+    if isinstance(parts.shipper, HttpShipper):
+        with contextlib.suppress(Refusal):
+            await parts.shipper.finish()

@@ -5,7 +5,7 @@ since delivering anew would be a duplicate of our own making (P2).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from postbud.delivery.cache import ContentCache
@@ -23,7 +23,7 @@ from postbud.model.account import SYSTEM_ACCOUNT, Status
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Hold, Message, State
 from postbud.model.event import EventKind
-from postbud.model.outcome import Bounced, Deferred, Outcome
+from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome
 from postbud.model.refusal import Refusal, Why
 from postbud.shaping.holding import hold
 from postbud.spool.sqlite import Spool
@@ -63,7 +63,10 @@ class Attempts:
         counters: DeliveryCounters,
         held: HeldOctets,
         log: Log,
+        keep: Callable[[Message, Content], Awaitable[None]] | None = None,
     ) -> None:
+        """`keep` is told of each content of which something was delivered, before that is recorded."""
+        self._keep = keep
         self._spool = spool
         self._replica = replica
         self._signer = signer
@@ -82,12 +85,12 @@ class Attempts:
         Empty when nothing was sent: held, or the content is lost.
         """
         message = batch[0].message
-        held_by = self._standing(message)
+        held_by = self.standing(message)
         if held_by is not None:
             await self.hold(batch, held_by, "sending is stopped for this account, server or credential")
             return []
         try:
-            content, cached = await self._content(message)
+            content, cached = await self.content(message)
             fields, signatures = await self._signer.sign(message, content, cached)
             sent, fields = await self._fit(connection, message, content, fields)
         except (Damaged, Unknown) as error:
@@ -140,13 +143,14 @@ class Attempts:
             self._recorder.note(EventKind.HELD, active.message, active.delivery, reason, hold=holder.value)
             for active in changed
         ]
-        await self._commit(Batch(updates=[active.delivery for active in changed], events=events))
+        await self.commit(Batch(updates=[active.delivery for active in changed], events=events))
         self._counters.held += len(changed)
         self._held.add(changed[0].message)
 
     # -- parts ------------------------------------------------------------------------------------------------------------
 
-    def _standing(self, message: Message) -> Hold | None:
+    def standing(self, message: Message) -> Hold | None:
+        """Tell who holds a message's mail: the last look at the status, just before it goes out."""
         if message.account == SYSTEM_ACCOUNT:
             return None
         match self._replica.directory.standing(message.account, message.server, message.credential):
@@ -159,11 +163,16 @@ class Attempts:
 
     def _check(self, message: Message) -> None:
         """Status, the last of its four places: just before MAIL goes out."""
-        holder = self._standing(message)
+        holder = self.standing(message)
         if holder is not None:
             raise Refusal(Why.PAUSED if holder is Hold.PAUSE else Why.BLOCKED, "sending was stopped")
 
-    async def _content(self, message: Message) -> tuple[Content, bytes | None]:
+    async def content(self, message: Message) -> tuple[Content, bytes | None]:
+        """Give a message's content and the signatures cached with it.
+
+        Raises:
+            Damaged, Unknown: As the spool.
+        """
         fresh = self._cache.take(message.id)
         if fresh is not None:
             return fresh, None
@@ -209,12 +218,14 @@ class Attempts:
         changes = [
             self._recorder.apply(message, active.delivery, outcome) for active, outcome in zip(batch, outcomes, strict=True)
         ]
+        if self._keep is not None and content is not None and any(isinstance(outcome, Delivered) for outcome in outcomes):
+            await self._keep(message, content)
         if any(change.notice for change in changes):
             content = content if content is not None else await self._content_or_none(message)
             content = await self._notifier.returnable(message, content, changes)
         reports, report_events = self._notifier.reports(message, content, changes)
         remains = any(change.delivery.state is State.QUEUED for change in changes)
-        await self._commit(
+        await self.commit(
             Batch(
                 messages=reports,
                 updates=[change.delivery for change in changes],
@@ -231,12 +242,13 @@ class Attempts:
 
     async def _content_or_none(self, message: Message) -> Content | None:
         try:
-            content, _ = await self._content(message)
+            content, _ = await self.content(message)
         except (Damaged, Unknown):
             return None
         return content
 
-    async def _commit(self, batch: Batch) -> None:
+    async def commit(self, batch: Batch) -> None:
+        """Record a result, however long the spool does not take it."""
         while True:
             try:
                 await self._spool.commit(batch)

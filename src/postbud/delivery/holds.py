@@ -25,6 +25,9 @@ _CLOSED_AFTER_SECONDS = 3600.0  # an account that is missing for less was a slip
 _STANDING_HOLDS = frozenset({Hold.BLOCK, Hold.PAUSE})
 
 
+Matches = Callable[[Message, Delivery], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What became of one delivery: events of its own, or a final change with its event."""
@@ -73,23 +76,26 @@ class Holds:
         recount.finish()
         return changed
 
-    async def hold(self, wanted: Filter) -> int:
+    async def hold(self, wanted: Filter, matches: Matches | None = None) -> int:
         """Hold by an operator's word what is queued and not under way."""
-        return await self._walk(wanted, lambda message, delivery: self._hold_one(message, delivery, Hold.OPERATOR))
+        return await self._walk(wanted, lambda message, delivery: self._hold_one(message, delivery, Hold.OPERATOR), matches)
 
-    async def release(self, wanted: Filter) -> int:
+    async def release(self, wanted: Filter, matches: Matches | None = None) -> int:
         """Take an operator's hold away."""
-        return await self._walk(wanted, lambda message, delivery: self._release(message, delivery, {Hold.OPERATOR}))
+        return await self._walk(wanted, lambda message, delivery: self._release(message, delivery, {Hold.OPERATOR}), matches)
 
-    async def retry(self, wanted: Filter) -> int:
+    async def retry(self, wanted: Filter, matches: Matches | None = None) -> int:
         """Make due now what waits for its next attempt."""
-        return await self._walk(wanted, self._retry_one)
+        return await self._walk(wanted, self._retry_one, matches)
 
-    async def cancel(self, wanted: Filter) -> int:
+    async def cancel(self, wanted: Filter, matches: Matches | None = None, why: str = "cancelled by an operator") -> int:
         """End deliveries that are not under way, as `cancelled`."""
-        return await self._walk(wanted, self._cancel_one)
+        return await self._walk(wanted, lambda message, delivery: self._cancel_one(message, delivery, why), matches)
 
-    async def _walk(self, wanted: Filter, decide: Callable[[Message, Delivery], "Decision | None"]) -> int:
+    async def _walk(
+        self, wanted: Filter, decide: Callable[[Message, Delivery], "Decision | None"], matches: Matches | None = None
+    ) -> int:
+        """Decide on what a filter finds and `matches` lets pass, page by page; give how many changed."""
         changed = 0
         after: DeliveryId | None = None
         while True:
@@ -98,7 +104,8 @@ class Holds:
             try:
                 with self._scheduler.watch() as touched:
                     page = await self._spool.find(wanted, _PAGE, after)
-                    mine = [found for found in page if found[1].id not in touched and self._scheduler.claim(found[1].id)]
+                    meant = [found for found in page if matches is None or matches(*found)]
+                    mine = [found for found in meant if found[1].id not in touched and self._scheduler.claim(found[1].id)]
                 claimed = [delivery.id for _, delivery in mine]
                 after = page[-1][1].id if page else after
                 for message, delivery in mine:
@@ -173,5 +180,5 @@ class Holds:
         delivery.due_at = now
         return Decision([self._recorder.note(EventKind.RELEASED, message, delivery, "retry by an operator")])
 
-    def _cancel_one(self, message: Message, delivery: Delivery) -> "Decision | None":
-        return Decision(change=self._recorder.finish(message, delivery, State.CANCELLED, "cancelled by an operator"))
+    def _cancel_one(self, message: Message, delivery: Delivery, why: str) -> "Decision | None":
+        return Decision(change=self._recorder.finish(message, delivery, State.CANCELLED, why))

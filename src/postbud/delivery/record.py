@@ -162,6 +162,8 @@ def owes(message: Message, delivery: Delivery, action: str) -> bool:
     """Whether the sender is owed a DSN of an action (RFC 3461 s5.2, s4.1): never for a null reverse-path or our own DSNs."""
     if not message.reverse_path or message.is_dsn or message.account == SYSTEM_ACCOUNT or delivery.notify.never:
         return False
+    if message.sandbox:  # nothing leaves a sandbox
+        return False
     if action == "delayed":
         return delivery.notify.said and delivery.notify.delay
     if action == "failed":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from postbud.delivery.attempt import Attempts
+from postbud.delivery.capture import Captures
 from postbud.delivery.lane import Active, Share
 from postbud.delivery.lanes import Lanes
 from postbud.egress.egress import Egress
@@ -58,8 +59,10 @@ class Scheduler:
         clock: Callable[[], float],
         dice: Callable[[], float],
         on_bug: Callable[[str, BaseException], None],
+        captures: Captures,
     ) -> None:
         self.stopping = False
+        self._captures = captures
         self._spool = spool
         self._egress = egress
         self._lanes = Lanes(egress, attempts, limits, settings.pace, settings.delay_notice_after_seconds, self, clock, dice)
@@ -241,7 +244,7 @@ class Scheduler:
 
         Fresh mail finds room beside its account's own backlog: on disk it would wait behind all of it.
         """
-        routing = self._egress.known_route(delivery.domain, message.pool, message.require_tls)
+        routing = self._known_route(message, delivery)
         share = (message.account, routing.site if routing is not None else delivery.domain)
         if self.stopping:
             return
@@ -274,13 +277,19 @@ class Scheduler:
         while self._later and self._later[0][0] <= now:
             active = heapq.heappop(self._later)[2]
             if not active.cancelled and not active.leased and not active.placed:
-                message = active.message
-                routing = self._egress.known_route(active.delivery.domain, message.pool, message.require_tls)
-                self._place(active, routing)
+                self._place(active, self._known_route(active.message, active.delivery))
+
+    def _known_route(self, message: Message, delivery: Delivery) -> Routing | None:
+        if message.sandbox:
+            return None
+        return self._egress.known_route(delivery.domain, message.pool, message.require_tls)
 
     def _place(self, active: Active, routing: Routing | None) -> None:
-        """Put a due delivery into its lane, or ask for the way first."""
+        """Put a due delivery into its lane, or ask for the way first; what is of a sandbox goes no way at all."""
         active.placed = True
+        if active.message.sandbox:
+            self._captures.push(active, self)
+            return
         if routing is not None:
             self._lanes.push(active, routing)
             return

@@ -61,7 +61,7 @@ class InboundGate:
         self,
         settings: InboundSettings,
         spool: Spool,
-        token_keys: TokenKeys,
+        token_keys: Callable[[], TokenKeys],
         deliver: Deliver,
         clock: Callable[[], float],
         log: Log,
@@ -147,7 +147,7 @@ class InboundGate:
         token = local_part[len(_RETURN_PATH_PREFIX) :]
         today = int(self._clock() // _DAY_SECONDS)
         for purpose, prefix in ((Purpose.RETURN_PATH_MESSAGE, "msg"), (Purpose.RETURN_PATH_DELIVERY, "dlv")):
-            octets = self._token_keys.verify(token, purpose, today)
+            octets = self._token_keys().verify(token, purpose, today)
             if octets is not None:
                 return to_text(prefix, octets)
         return None

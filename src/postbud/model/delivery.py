@@ -67,6 +67,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     message_id: str = ""  # the Message-ID field's text
     is_dsn: bool = False  # one of our own DSNs: never answered by another
     client: str = ""  # address of the client that submitted it
+    sandbox: bool = False  # captured, never delivered; answered by no DSN
 
 
 class Delivery(msgspec.Struct, omit_defaults=True):

@@ -57,6 +57,7 @@ class Entry:
     events: list[EventRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     answers: list[tuple[bytes, float, int, bytes]] = field(default_factory=list)
+    uses: list[tuple[str, int]] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)  # ids of the deliveries in `updates` and `removals`
     octets: int = 0
     job: Callable[[Any], Any] | None = None
@@ -103,7 +104,7 @@ class Codec:
 
     def entry(self, batch: Batch, files: Mapping[int, tuple[str, int]], aliens: Aliens, future: "Future[Any]") -> Entry:
         """Turn a batch into rows. `files` gives name and checksum of the body files, by the message's place in the batch."""
-        entry = Entry(future)
+        entry = Entry(future, uses=batch.uses)
         for place, new in enumerate(batch.messages):
             self._add_message(entry, new, files.get(place), aliens)
         for delivery in batch.updates:

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from postbud.spool.leases import use
 from postbud.spool.rows import Entry, key_of_event
 
 _SIZES = (64, 16, 4, 1)
@@ -109,6 +110,8 @@ class Statements:
         self._add_events(entries)
         if answers := _all(entry.answers for entry in entries):
             INSERT_ANSWERS.run(run, answers)
+        if uses := _all(entry.uses for entry in entries):
+            use(run, uses)
         return files
 
     def skip(self, numbers: int) -> None:

@@ -66,6 +66,7 @@ class Batch:
     signatures: list[tuple[MessageId, bytes]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    uses: list[tuple[str, int]] = field(default_factory=list)  # what is used of which lease (`spool.leases`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from postbud.link.quota import HourlyCaps
 from postbud.link.replica import Grant, Replica
 from postbud.mime.body import scan_body
 from postbud.mime.header import HeaderSection, MalformedHeader
@@ -30,10 +29,11 @@ from postbud.policy.facts import gather
 from postbud.policy.rule import Mode
 from postbud.spool.content import ContentWriter
 from postbud.spool.sqlite import Spool
-from postbud.spool.values import Answer, Batch, NewMessage
+from postbud.spool.values import Answer, Batch, NewMessage, SpoolBroken
 from postbud.submission.authenticate import Authenticator, Identity
 from postbud.submission.context import NOTHING_SAID, SubmissionContext, overlay, read_context
 from postbud.submission.fixups import fix_up
+from postbud.submission.quotas import Quotas
 from postbud.telemetry.logs import Log
 
 _DAY_SECONDS = 86400
@@ -51,6 +51,7 @@ class SubmissionSettings:
     recipients_limit: int = 1000
     expire_after_seconds: float = 4 * _DAY_SECONDS
     held_octets_per_account: int = 1 << 30  # in this worker
+    captures: bool = False  # sandbox mail waits until its content is taken (a console); else it is captured without content
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class SubmissionGate:
         settings: SubmissionSettings,
         replica: Replica,
         spool: Spool,
-        token_keys: TokenKeys,
-        caps: HourlyCaps,
+        token_keys: Callable[[], TokenKeys],
+        quotas: Quotas,
         held_octets: Callable[[AccountId], int],
         admit: Admit,
         clock: Callable[[], float],
@@ -87,7 +88,7 @@ class SubmissionGate:
         self._replica = replica
         self._spool = spool
         self._token_keys = token_keys
-        self._caps = caps
+        self._quotas = quotas
         self._held_octets = held_octets
         self._admit = admit
         self._clock = clock
@@ -103,6 +104,10 @@ class SubmissionGate:
         """Check a username and secret; see `Authenticator.authenticate`."""
         return self._authenticator.authenticate(username, secret)
 
+    def authenticate_key(self, text: str) -> Identity:
+        """Check a key of the sending API; see `Authenticator.authenticate_key`."""
+        return self._authenticator.authenticate_key(text)
+
     def identify(self, client_address: str) -> Identity | None:
         """Give the network credential of an address."""
         return self._authenticator.identify(client_address)
@@ -114,7 +119,7 @@ class SubmissionGate:
     def mail(self, identity: object, _client: Client, reverse_path: Mailbox | None, _parameters: MailParameters) -> None:
         """Judge a reverse-path (policy C7): with a bounce domain it is replaced, without one it is the account's own."""
         grant = self._grant(identity)
-        self._caps.check(grant.credential)
+        self._quotas.check(grant)
         if self._held_octets(grant.account.id) >= self._settings.held_octets_per_account:
             raise Refusal(Why.NO_SPACE, "too much mail of this account is on hold; release or cancel it, then send again")
         if reverse_path is None:
@@ -179,16 +184,7 @@ class SubmissionGate:
             now=at,
         )
         content = await _within_line_limit(Content(fixed.header, content.body, content.facts))
-        trace = received_field(
-            helo=client.helo,
-            client_address=client.address,
-            hostname=self._settings.hostname,
-            protocol=client.protocol,
-            message_id=message_id,
-            at=at,
-            recipient=str(envelope.recipients[0].mailbox) if len(envelope.recipients) == 1 else None,
-            tls=client.tls,
-        )
+        trace = self._trace(client, envelope, message_id, at)
         content = Content(trace + content.header, content.body, content.facts)
         message = self._message(
             grant,
@@ -220,15 +216,33 @@ class SubmissionGate:
         batch = self._batch(message, content, deliveries, ruling)
         if memo is not None:
             batch.answers.append(memo(accepted_as(message, deliveries)))
+        await self._quotas.ready(self._grant(identity), len(deliveries))
         grant = self._grant(identity)  # status once more, just before the commit
-        self._caps.take(grant.credential, len(deliveries))
-        await self._spool.commit(batch)
-        if grant.server.kind is not Kind.SANDBOX:
+        batch.uses = self._quotas.take(grant, len(deliveries))
+        try:
+            await self._spool.commit(batch)
+        except Refusal as refusal:
+            if not isinstance(refusal, SpoolBroken):
+                self._quotas.give_back(grant, len(deliveries))
+            raise
+        if batch.messages:
             self._admit(message, content, deliveries)
         self._log.info(
             "accepted", message=message.id, account=message.account, credential=message.credential,
             recipients=len(deliveries), octets=message.size_octets, client=message.client,
         )  # fmt: skip
+
+    def _trace(self, client: Client, envelope: Envelope, message_id: MessageId, at: datetime) -> bytes:
+        return received_field(
+            helo=client.helo,
+            client_address=client.address,
+            hostname=self._settings.hostname,
+            protocol=client.protocol,
+            message_id=message_id,
+            at=at,
+            recipient=str(envelope.recipients[0].mailbox) if len(envelope.recipients) == 1 else None,
+            tls=client.tls,
+        )
 
     def _grant(self, identity: object) -> Grant:
         if not isinstance(identity, Identity):
@@ -296,6 +310,7 @@ class SubmissionGate:
             envid=envelope.envid,
             pool=grant.server.pool,
             marketing=grant.server.kind is Kind.MARKETING,
+            sandbox=grant.server.kind is Kind.SANDBOX,
             tag=context.tag,
             campaign=context.campaign,
             list=context.list,
@@ -341,7 +356,7 @@ class SubmissionGate:
     def _return_path(self, purpose: Purpose, public_id: str, day: int) -> str | None:
         if self._settings.bounce_domain is None:
             return None
-        return f"b-{self._token_keys.make(purpose, to_octets(public_id), day)}@{self._settings.bounce_domain}"
+        return f"b-{self._token_keys().make(purpose, to_octets(public_id), day)}@{self._settings.bounce_domain}"
 
     def _batch(self, message: Message, content: Content, deliveries: list[Delivery], ruling: Ruling) -> Batch:
         accepted = Event(
@@ -372,8 +387,7 @@ class SubmissionGate:
             client=message.client,
             findings=ruling.names(),
         )
-        grant = self._replica.directory.grant(message.credential)
-        if grant is not None and grant.server.kind is Kind.SANDBOX:
+        if message.sandbox and not self._settings.captures:
             captured = [self._captured(message, delivery) for delivery in deliveries]
             return Batch(events=[accepted, *captured])
         return Batch(messages=[NewMessage(message, content, deliveries)], events=[accepted])

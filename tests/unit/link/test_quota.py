@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from postbud.link.quota import HourlyCaps
-from postbud.model.account import Credential
-from postbud.model.ids import CredentialId
+from postbud.link.replica import Grant
+from postbud.model.account import Account, Credential, Kind, Server
+from postbud.model.ids import AccountId, CredentialId, ServerId
 from postbud.model.refusal import Refusal, Why
 
 CAP = 600
@@ -19,13 +20,15 @@ WORKER = """
 import os, sys, time
 from pathlib import Path
 from postbud.link.quota import HourlyCaps
-from postbud.model.account import Credential
+from postbud.link.replica import Grant
+from postbud.model.account import Account, Credential, Kind, Server
 from postbud.model.refusal import Refusal
+grant = Grant(Account("acct_a", ""), Server("srv_a", Kind.TRANSACTIONAL), Credential(id="crd_a", hourly_cap=int(sys.argv[3])))
 caps = HourlyCaps(Path(sys.argv[1]), lambda: 1_000_000.0)
 out = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 try:
     while True:
-        caps.take(Credential(id="crd_a", hourly_cap=int(sys.argv[3])), 1)
+        caps.take(grant, 1)
         os.write(out, b".")
         time.sleep(0.0005)
 except Refusal:
@@ -33,8 +36,14 @@ except Refusal:
 """
 
 
-def credential(name: str = "a", cap: int | None = 3) -> Credential:
-    return Credential(id=CredentialId(f"crd_{name}"), hourly_cap=cap)
+def credential(
+    name: str = "a", cap: int | None = 3, *, server: tuple[str, int | None] = ("a", None), account: int | None = None
+) -> Grant:
+    return Grant(
+        Account(AccountId("acct_a"), "", hourly_cap=account),
+        Server(ServerId(f"srv_{server[0]}"), Kind.TRANSACTIONAL, hourly_cap=server[1]),
+        Credential(id=CredentialId(f"crd_{name}"), hourly_cap=cap),
+    )
 
 
 class Clock:
@@ -45,7 +54,7 @@ class Clock:
         return self.now
 
 
-def refused(caps: HourlyCaps, one: Credential, deliveries: int | None = None) -> bool:
+def refused(caps: HourlyCaps, one: Grant, deliveries: int | None = None) -> bool:
     try:
         if deliveries is None:
             caps.check(one)
@@ -82,6 +91,22 @@ def test_a_cap_of_nothing_lets_nothing_through(tmp_path: Path) -> None:
     caps = HourlyCaps(tmp_path / "quota", Clock())
     assert refused(caps, credential(cap=0))
     assert refused(caps, credential(cap=0), 1)
+
+
+def test_all_caps_over_a_credential_are_used_or_none(tmp_path: Path) -> None:
+    caps = HourlyCaps(tmp_path / "quota", Clock())
+    printer = credential("printer", 10, server=("office", 6), account=8)
+    scanner = credential("scanner", None, server=("office", 6), account=8)
+    other = credential("other", None, server=("shop", None), account=8)
+    assert not refused(caps, printer, 5)
+    assert refused(caps, scanner, 2), "the server has 1 left"
+    assert not refused(caps, scanner, 1), "and what was refused used nothing"
+    assert refused(caps, printer, 1)
+    assert not refused(caps, other, 2)
+    assert refused(caps, other), "the account's cap is used up at MAIL, too"
+    assert not refused(caps, credential("printer", 10), 5), "nothing of the credential's own was used by what was refused"
+    with pytest.raises(Refusal, match="of this account is used up; try again in 450 seconds"):
+        caps.take(other, 1)
 
 
 @pytest.mark.row("24")
