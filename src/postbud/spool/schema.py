@@ -1,7 +1,7 @@
 """The tables, the connections, and what is checked before either is trusted.
 
 Owns the DDL, the schema version and its migrations, the SQLite version check and the integrity check at open. One
-connection writes and checkpoints; the other only reads.
+connection writes and checkpoints; the others only read.
 """
 
 import math
@@ -14,7 +14,7 @@ import apsw
 from postbud.spool.values import SpoolUnusable
 
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
-VERSION = 2
+VERSION = 3
 FILE_NAME = "spool.db"
 PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
@@ -41,9 +41,24 @@ CREATE TABLE quarantine (
     data BLOB);
 """
 
+# How many rows there are, kept by whatever statement changes it and true to every commit: counting a million takes too long.
+_TALLY = """
+CREATE TABLE tally (queued INTEGER NOT NULL, held INTEGER NOT NULL, quarantined INTEGER NOT NULL);
+INSERT INTO tally SELECT count(*) - total(held), total(held), (SELECT count(*) FROM quarantine) FROM delivery;
+CREATE TRIGGER delivery_added AFTER INSERT ON delivery
+    BEGIN UPDATE tally SET queued = queued + 1 - new.held, held = held + new.held; END;
+CREATE TRIGGER delivery_changed AFTER UPDATE OF held ON delivery WHEN new.held <> old.held
+    BEGIN UPDATE tally SET queued = queued + old.held - new.held, held = held + new.held - old.held; END;
+CREATE TRIGGER delivery_removed AFTER DELETE ON delivery
+    BEGIN UPDATE tally SET queued = queued - 1 + old.held, held = held - old.held; END;
+CREATE TRIGGER quarantine_added AFTER INSERT ON quarantine BEGIN UPDATE tally SET quarantined = quarantined + 1; END;
+CREATE TRIGGER quarantine_removed AFTER DELETE ON quarantine BEGIN UPDATE tally SET quarantined = quarantined - 1; END;
+"""
+
 # version a spool has → statements that bring it one further, each run in one transaction with the new version's number
 _MIGRATIONS: dict[int, str] = {
     1: "DROP INDEX delivery_due; CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);",
+    2: _TALLY,
 }
 
 
@@ -130,7 +145,20 @@ def create(connection: apsw.Connection) -> None:
     with connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(_TABLES)
+        connection.execute(_TALLY)
         connection.execute("INSERT INTO meta VALUES ('version', ?), ('spool', ?)", (VERSION, secrets.randbits(32)))
+
+
+def recount(connection: apsw.Connection) -> int:
+    """Count the deliveries in one walk, put the tally right if it is not, and give the highest key there is."""
+    walk = "SELECT count(*), coalesce(sum(held), 0), coalesce(max(key), 0) FROM delivery"
+    total, held, highest = next(connection.execute(walk))
+    counted = [(total - held, held, connection.execute("SELECT count(*) FROM quarantine").get)]
+    if connection.execute("SELECT queued, held, quarantined FROM tally").fetchall() != counted:
+        with connection:
+            connection.execute("DELETE FROM tally")
+            connection.execute("INSERT INTO tally VALUES (?, ?, ?)", counted[0])
+    return max(int(highest), int(connection.execute("SELECT coalesce(max(key), 0) FROM message").get))
 
 
 def set_spool_id(connection: apsw.Connection, spool_id: int) -> None:
