@@ -21,8 +21,8 @@ from postbud.app.token_keys import load_token_keys
 from postbud.telemetry.logs import Log
 from postbud.telemetry.metrics import combine, render
 
-# glibc: the TLS layer's buffers (256 KiB) are mapped and given back whole, else idle TLS sessions keep 20 KiB more of a heap each;
-# contents are smaller and stay on the heap, whose end is kept: mapping each anew cost 700 us of page faults for 100 KB of mail.
+# glibc: the TLS layer's buffers (256 KiB) are mapped and given back whole, else idle TLS sessions keep 20 KiB more each.
+# Contents are smaller and stay on the heap, whose end is kept: mapping each buffer anew cost 700 us a message of 100 KB.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "16777216", "MALLOC_TOP_PAD_": "1048576"}
 _RESTART_SECONDS = 0.2
 _RESTART_MAX_SECONDS = 10.0

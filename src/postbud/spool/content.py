@@ -30,7 +30,7 @@ _BUFFER_OCTETS = 256 * _KIB  # a writer asks to be drained above this
 _STEP = 256 * _KIB
 _SYNC_EVERY = 8 * _KIB * _KIB  # dirty pages never pile up, so that nobody's fsync waits for another's 40 MiB
 _EARLY_OCTETS = 16 * _KIB  # smaller contents stay in memory also when the worker is short of it
-_SCAN_ON_LOOP = 64 * _KIB
+_SCAN_ON_LOOP = 256 * _KIB
 
 
 class BodyFile:
