@@ -24,6 +24,7 @@ from bench import report
 from bench.load import WARM_UP, Sink, sink, submit
 from bench.parties import PARTIES, Running, running
 
+_USUAL_OCTETS = 4096
 _OBJECTS = (
     ("Linux: sockets, files, scheduling", r"\[kernel|\[vdso"),
     ("RSA and SHA-256 (OpenSSL, in cryptography)", r"_rust\.abi3|libcrypto|_hashlib|_ssl|libssl"),
@@ -106,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--messages", type=int, default=8000)
-    parser.add_argument("--octets", type=int, default=4096)
+    parser.add_argument("--octets", type=int, default=_USUAL_OCTETS)
     arguments = parser.parse_args()
     if shutil.which("perf") is None:
         sys.exit("perf is not here: apt-get install linux-perf")
@@ -122,9 +123,12 @@ def main() -> None:
     lines += [f"| `{title}` | {interpreter * share / 100:,.0f} | {share:.1f} % |" for title, share in functions]
     text = "\n".join(lines)
     print(text)
-    report.save("microseconds", {"machine": report.machine(), "micros": micros, "objects": objects, "packages": packages})
+    report.save(
+        "microseconds",
+        {"machine": report.machine(), "octets": arguments.octets, "micros": micros, "objects": objects, "packages": packages},
+    )
     if arguments.write:
-        report.write_block("microseconds", text)
+        report.write_block("microseconds" if arguments.octets == _USUAL_OCTETS else f"microseconds {arguments.octets}", text)
 
 
 if __name__ == "__main__":
