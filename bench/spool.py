@@ -163,7 +163,7 @@ async def main() -> None:
     await measure("append+settle, 50 at a time", total, 50, both)
     await measure("append, 50, loop busy 150 us each", total // 2, 50, busy_append)
     started = time.perf_counter()
-    found = await spool.load_due(time.time() + 1, 5000, set())
+    found = (await spool.load_due(time.time() + 1, 5000, set())).deliveries
     print(f"load_due of {len(found)}: {(time.perf_counter() - started) * 1e3:.0f} ms")
     started = time.perf_counter()
     for message, _ in found[:2000]:

@@ -17,7 +17,7 @@ from postbud.model.refusal import Refusal, Why
 from postbud.spool import failpoint
 from postbud.spool.schema import check_sqlite
 from postbud.spool.sqlite import Spool
-from postbud.spool.values import Batch, Filter, SpoolLocked, SpoolUnusable, Unknown
+from postbud.spool.values import Batch, Due, Filter, SpoolLocked, SpoolUnusable, Unknown
 from tests.system.spool_child import SMALL, accepted, append, deferred, delivered, is_whole, octets_of, receive
 
 
@@ -95,13 +95,14 @@ async def test_due_deliveries_come_oldest_first_without_the_loaded_and_the_held(
     sent[1].deliveries[0].held_by = frozenset({Hold.OPERATOR})
     sent[0].deliveries[0].due_at = now + 500
     await spool.commit(Batch(updates=[new.deliveries[0] for new in sent]))
-    due = await spool.load_due(now, 2, {sent[5].deliveries[0].id})
+    due = (await spool.load_due(now, 2, {sent[5].deliveries[0].id})).deliveries
     assert [delivery.id for _, delivery in due] == [sent[4].deliveries[0].id, sent[3].deliveries[0].id]
     assert due[0][0].id == sent[4].message.id
     account, domain = sent[4].message.account, sent[4].deliveries[0].domain
-    assert await spool.load_due(now, 9, set(), skipped=[(account, domain)]) == []
-    assert await spool.load_due(now, 9, set(), skipped_accounts=[account]) == []
-    assert len(await spool.load_due(now, 9, set(), [(account, "other.example")], ["acct_other"])) == 4
+    assert await spool.load_due(now, 9, set(), skipped=[(account, domain)]) == Due([], now)
+    assert await spool.load_due(now, 9, set(), skipped_accounts=[account]) == Due([], now)
+    found = await spool.load_due(now, 9, set(), [(account, "other.example")], ["acct_other"])
+    assert (len(found.deliveries), found.until) == (4, now)
     assert await spool.next_due_at() == now - 5
     assert await spool.next_due_at(now) == now + 500
     gauges = await spool.gauges()

@@ -89,7 +89,7 @@ async def test_a_flipped_bit_in_a_delivery_quarantines_that_delivery_alone(tmp_p
     victim = sent[11].deliveries[0]
     flip(tmp_path / "spool.db", victim.id.encode() + b"\xaa", 9)
     spool = await Spool.open(tmp_path, SMALL)
-    due = await spool.load_due(time.time() + 9, 1000, set())
+    due = (await spool.load_due(time.time() + 9, 1000, set())).deliveries
     assert {delivery.id for _, delivery in due} == {d.id for new in sent for d in new.deliveries} - {victim.id}
     assert len(await quarantined(spool)) == 1
     assert await count_whole(spool, sent) == len(sent)

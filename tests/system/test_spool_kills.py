@@ -95,7 +95,7 @@ async def test_a_kill_while_adopting_loses_nothing_and_doubles_nothing(tmp_path,
     child = subprocess.run([sys.executable, "-c", ADOPTER, *arguments], cwd=Path(__file__).parents[2], check=False)
     assert child.returncode == -signal.SIGKILL
     spool = await Spool.open(tmp_path / "worker-0", SMALL)
-    gone = await spool.load_due(time.time() + 9, 100, set())
+    gone = (await spool.load_due(time.time() + 9, 100, set())).deliveries
     await spool.commit(spool_child.delivered(spool, *[delivery for _, delivery in gone]))  # and is not adopted again
     await adopt(tmp_path / "worker-1", spool)
     expected = {delivery.id for new in sent for delivery in new.deliveries} - {delivery.id for _, delivery in gone}

@@ -34,8 +34,12 @@ class Offload:
         with self._wake:
             self._waiting.append((job, future))
             if len(self._waiting) == 1:
-                self._wake.notify()
+                self._loop.call_soon(self._rouse)
         return await future
+
+    def _rouse(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def close(self) -> None:
         """End the thread; jobs that wait are not begun."""

@@ -30,6 +30,7 @@ _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 5.0
 _ACCOUNT_ALPHA = 1.0  # an account's backlog may have half of the active set: more than one of its sites, which has a third
 _FRESH_TIMES = 2.0  # with fresh mail two thirds
+_LOOKS_AT_ONCE = 50  # they pass over a million deliveries in a quarter of a second; then the lanes have their tick
 _HORIZON_SECONDS = 30.0
 _MAX_FULL = 10_000  # with more, whole accounts are passed over
 _AFTER_BUG_SECONDS = 30.0
@@ -78,7 +79,9 @@ class Scheduler:
         self._serial = itertools.count()
         self._unrouted: dict[tuple[str, str | None, bool], list[Active]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._backlog = True  # something due may be on disk that is not in memory
+        self._backlog = True  # something due may be on disk that is not in memory, from `_looked_until` on
+        self._looked_until = 0.0
+        self._again = False  # or earlier; looked for from the start once the end was reached, so that a restart starves nobody
         self._look_at = 0.0
         self._tick_at = 0.0
         self._filling = asyncio.Event()
@@ -130,7 +133,7 @@ class Scheduler:
 
     def rouse(self) -> None:
         """Look at the disk again: something there may have become due (released, retried)."""
-        self._backlog = True
+        self._again = True
         self._filling.set()
 
     def gauges(self) -> dict[str, float]:
@@ -219,25 +222,29 @@ class Scheduler:
         accounts = {account for account in self._full_accounts if self._accounts.has_drained(account)}
         self._full_accounts -= accounts
         if drained or accounts or self._clock() >= self._look_at:
-            self._backlog = True
+            self._again = True
 
     async def _load_due(self) -> None:
-        room = self._settings.active_limit - self._shares.total
-        at_once = min(self._settings.load_batch, room)
-        if not self._backlog or at_once < 1:
-            return
-        self._backlog = False
         now = self._clock()
-        self._look_at = now + _LOOK_SECONDS
+        if self._again and not self._backlog:
+            self._backlog, self._again, self._looked_until = True, False, 0.0
+        room = min(self._settings.load_batch, self._settings.active_limit - self._shares.total)
+        looks = 0
+        while self._backlog and room > 0 and looks < _LOOKS_AT_ONCE:
+            self._look_at = now + _LOOK_SECONDS
+            room -= await self._look(now + _HORIZON_SECONDS, room)
+            looks += 1
+
+    async def _look(self, soon: float, limit: int) -> int:
+        """Take the next of what is due, and note where to go on; give how many there were."""
         with self.watch() as touched:
-            found = await self._spool.load_due(now + _HORIZON_SECONDS, at_once, self._active, self._full, self._full_accounts)
-        for message, delivery in found:
+            found = await self._spool.load_due(soon, limit, self._active, self._full, self._full_accounts, self._looked_until)
+        self._looked_until = found.until
+        self._backlog = found.until < soon or len(found.deliveries) >= limit
+        for message, delivery in found.deliveries:
             if delivery.id not in self._active and delivery.id not in touched and delivery.id not in self._claimed:
                 self._take(message, delivery, fresh=False)
-        if len(found) >= at_once:
-            self._backlog = True
-            if at_once >= self._settings.load_batch // 8:  # else there is hardly any room: the next tick is soon enough
-                self._filling.set()
+        return len(found.deliveries)
 
     def _take(self, message: Message, delivery: Delivery, *, fresh: bool) -> None:
         """Let a delivery in, if its share has room; else remember that its like waits on disk.
@@ -313,7 +320,14 @@ class Scheduler:
             await self._lanes.settle(waiting, routing)
             return
         for active in waiting:
+            self._share_with(active, routing.site)
             self._lanes.push(active, routing)
+
+    def _share_with(self, active: Active, site: str) -> None:
+        """Count a delivery at its site, now that it is known: under its domain a backlog would hold a second share."""
+        self._shares.give_back(active.share)
+        active.share = (active.message.account, site)
+        self._shares.take(active.share)
 
     async def _guarded(self, work: Coroutine[None, None, None], what: str) -> None:
         try:

@@ -13,14 +13,14 @@ class BodyFacts:
     """What one pass over a body tells.
 
     `sha256_relaxed` is the SHA-256 of the body in DKIM's relaxed canonical form (RFC 6376 s3.4.4), so that signing later
-    needs the header section only. `longest_line_octets` is without CRLF.
+    needs the header section only. `long_line`: a line has more than 998 octets without CRLF (RFC 5322 s2.1.1).
     """
 
     octets: int
     sha256_relaxed: bytes
     eight_bit: bool = False
     nul: bool = False
-    longest_line_octets: int = 0
+    long_line: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ An empty orphan's folder is deleted.
 """
 
 import asyncio
-import os
 import shutil
 import time
 import zlib
@@ -184,13 +183,10 @@ class _Orphan:
 
     def _link(self, files: list[str]) -> None:
         """Give body files their second name, in the adopting spool. A file that is missing shows when it is read."""
-        target = self._into.folder / "content"
         for file in files:
-            source = self._folder / "content" / file
-            if source.exists() and not (target / file).exists():
-                os.link(source, target / file)
+            self._into.link_body(self._folder / "content" / file)
         if files:
-            sync_folder(target)
+            sync_folder(self._into.folder / "content")
 
     def _write_messages(self, step: _Step, connection: apsw.Connection) -> None:
         ids = {row[0] for row in step.messages} | {row[1] for row in step.deliveries}

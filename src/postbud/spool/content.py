@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from postbud.mime.body import BodyScanner, scan_body
@@ -29,7 +30,7 @@ _BUFFER_OCTETS = 256 * _KIB  # a writer asks to be drained above this
 _STEP = 256 * _KIB
 _SYNC_EVERY = 8 * _KIB * _KIB  # dirty pages never pile up, so that nobody's fsync waits for another's 40 MiB
 _EARLY_OCTETS = 16 * _KIB  # smaller contents stay in memory also when the worker is short of it
-_SCAN_ON_LOOP = 64 * _KIB
+_SCAN_ON_LOOP = 256 * _KIB
 
 
 class BodyFile:
@@ -96,6 +97,9 @@ class ContentStore:
         self._receiving: dict[str, BodyFile] = {}
         for path in (self.incoming, self.lasting):
             path.mkdir(mode=0o700, exist_ok=True)
+        self._counting = threading.Lock()
+        with os.scandir(self.lasting) as files:
+            self.octets = sum(file.stat().st_size for file in files)  # of the files in `content/`
         sync_folder(folder)
 
     def new_file(self) -> BodyFile:
@@ -138,16 +142,26 @@ class ContentStore:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+            octets = os.fstat(fd).st_size
         finally:
             os.close(fd)
         path.rename(self.lasting / name)
+        self._count(octets)
         fp("content_after_rename")
         return name, crc
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete lasting files whose rows are gone."""
         for name in names:
-            (self.lasting / name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                self._remove_lasting(self.lasting / name)
+
+    def link(self, path: Path) -> None:
+        """Give a file of another spool a second name in `content/`, if it exists and has none there."""
+        target = self.lasting / path.name
+        if path.exists() and not target.exists():
+            os.link(path, target)
+            self._count(target.stat().st_size)
 
     def sweep(self, named: Callable[[str], bool] | None, age_seconds: float) -> int:
         """Delete orphans older than an age; without `named`, those in `incoming/` only. Give their number."""
@@ -158,12 +172,25 @@ class ContentStore:
         swept = 0
         for path in orphans:
             try:
-                if path.stat().st_mtime <= before:
+                if path.stat().st_mtime > before:
+                    continue
+                if path.parent == self.lasting:
+                    self._remove_lasting(path)
+                else:
                     path.unlink()
-                    swept += 1
+                swept += 1
             except FileNotFoundError:
                 continue
         return swept
+
+    def _remove_lasting(self, path: Path) -> None:
+        octets = path.stat().st_size
+        path.unlink()
+        self._count(-octets)
+
+    def _count(self, octets: int) -> None:
+        with self._counting:
+            self.octets += octets
 
     def close(self) -> None:
         """Wait for the threads."""

@@ -16,7 +16,7 @@ from postbud.spool.quarantine import Quarantine
 from postbud.spool.read import Damage, Reader
 from postbud.spool.rows import Codec
 from postbud.spool.salvage import finish_switch, salvage
-from postbud.spool.schema import FILE_NAME, find_damage, open_reader, open_writer, prepare
+from postbud.spool.schema import FILE_NAME, find_damage, open_reader, open_writer, prepare, recount
 from postbud.spool.statements import Statements
 from postbud.spool.values import Counters, Damaged, SpoolSettings, SpoolUnusable
 
@@ -32,6 +32,7 @@ class Opened:
     lock: FolderLock
     connection: apsw.Connection
     reader: apsw.Connection
+    gauge_reader: apsw.Connection
     statements: Statements
     codec: Codec
     spool_id: int
@@ -45,6 +46,7 @@ class Opened:
         """Close all but the lock. Blocks."""
         self.contents.close()
         self.reader.close()
+        self.gauge_reader.close()
         self.connection.close()
         self.in_flight.close()
 
@@ -105,7 +107,7 @@ def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], floa
     reader = open_reader(path)
     codec = Codec(spool_id)
     statements = Statements(connection)
-    ids = IdSource(spool_id, _rising_clock(connection), os.urandom)
+    ids = IdSource(spool_id, _rising_clock(recount(connection)), os.urandom)
     contents = ContentStore(folder, settings, lambda: os.urandom(12).hex())
     contents.sweep(Reader(reader, codec).is_named, 0.0)
     connection.execute("DELETE FROM signature WHERE message NOT IN (SELECT key FROM message)")
@@ -114,6 +116,7 @@ def _open_locked(folder: Path, settings: SpoolSettings, clock: Callable[[], floa
         lock,
         connection,
         reader,
+        open_reader(path),
         statements,
         codec,
         spool_id,
@@ -140,10 +143,9 @@ def _open_checked(path: Path, seconds: float | None) -> tuple[apsw.Connection, i
         return connection or apsw.Connection(":memory:"), 0, str(error)
 
 
-def _rising_clock(connection: apsw.Connection) -> Callable[[], int]:
-    """Give a clock in milliseconds that never shows a time at or before that of a stored id: keys are made of it."""
-    query = "SELECT max(coalesce((SELECT max(key) FROM message), 0), coalesce((SELECT max(key) FROM delivery), 0))"
-    floor = (int(connection.execute(query).get) >> 16) + 1
+def _rising_clock(highest: int) -> Callable[[], int]:
+    """Give a clock in milliseconds that never shows a time at or before that of the highest key: keys are made of it."""
+    floor = (highest >> 16) + 1
     return lambda: max(int(time.time() * 1000), floor)
 
 

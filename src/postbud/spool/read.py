@@ -19,6 +19,7 @@ from postbud.spool.values import Damaged, Filter, Gauges, Unknown
 
 _UNREADABLE = (Damaged, apsw.IOError, apsw.CorruptError, UnicodeDecodeError)
 _SCANNED_AT_ONCE = 2_000
+_PASSED_AT_ONCE = 20_000  # some milliseconds of an index: what waits for this thread waits no longer, however long the queue is
 
 
 class Damage(NamedTuple):
@@ -36,6 +37,7 @@ class Found:
 
     deliveries: list[tuple[Message, Delivery]] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
+    until: float = 0.0
 
 
 class ContentRow(NamedTuple):
@@ -69,27 +71,43 @@ class Reader:
 
     def load_due(
         self,
+        since: float,
         now: float,
         limit: int,
         loaded: Container[DeliveryId],
         skipped: Iterable[tuple[str, str]] = (),
         skipped_accounts: Iterable[str] = (),
     ) -> Found:
-        """Give due deliveries, oldest first, that are not loaded and of no (account, domain) or account that is skipped."""
-        found = Found()
+        """Give due deliveries, oldest first, that are not loaded and of no (account, domain) or account that is skipped.
+
+        What is skipped costs a step in the index, never its row: the row is joined, because SQLite would read it first.
+        """
+        found = Found(until=self._end_of_look(since, now))
         metas: dict[int, Message | None] = {}
         pairs = json.dumps([f"{account} {domain}" for account, domain in skipped])
         accounts = json.dumps(list(skipped_accounts))
         rows = self._connection.execute(
-            "SELECT message, key, sum, data FROM delivery INDEXED BY delivery_due WHERE held = 0 AND due_at <= ?"
-            " AND account NOT IN (SELECT value FROM json_each(?))"
-            " AND account || ' ' || domain NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at",
-            (now, accounts, pairs),
+            "SELECT whole.message, whole.key, whole.sum, whole.data FROM delivery AS due INDEXED BY delivery_due"
+            " CROSS JOIN delivery AS whole ON whole.message = due.message AND whole.key = due.key"
+            " WHERE due.held = 0 AND due.due_at BETWEEN ? AND ?"
+            " AND due.account NOT IN (SELECT value FROM json_each(?))"
+            " AND due.account || ' ' || due.domain NOT IN (SELECT value FROM json_each(?)) ORDER BY due.due_at",
+            (since, found.until, accounts, pairs),
         )
         for _ in self._deliveries(rows, found, metas, lambda _, delivery: delivery.id not in loaded):
             if len(found.deliveries) >= limit:
+                found.until = found.deliveries[-1][1].due_at
                 break
         return found
+
+    def _end_of_look(self, since: float, now: float) -> float:
+        """Give the due time up to which one look goes: `now`, or that of some delivery before it, later than `since`."""
+        ask = self._connection.execute
+        query = "SELECT due_at FROM delivery WHERE held = 0 AND due_at BETWEEN ? AND ? ORDER BY due_at LIMIT 1 OFFSET ?"
+        end = ask(query, (since, now, _PASSED_AT_ONCE)).get
+        if end == since:  # that many are due at the same instant
+            end = ask("SELECT min(due_at) FROM delivery WHERE held = 0 AND due_at > ?", (since,)).get
+        return now if end is None else min(float(end), now)
 
     def next_due_at(self, after: float | None) -> float | None:
         """Give the earliest due time of what is not held, of those later than `after`."""
@@ -206,18 +224,13 @@ class Reader:
         return int(low)
 
     def gauges(self, octets: int) -> Gauges:
-        """Count. Only indexes are walked."""
-        ask = self._connection.execute
-        held = ask("SELECT count(*) FROM delivery WHERE held = 1").get
-        last_event = ask("SELECT coalesce(max(seq), 0) FROM event").get
-        return Gauges(
-            queued=ask("SELECT count(*) FROM delivery").get - held,
-            held=held,
-            octets=octets,
-            last_event=last_event,
-            quarantined=ask("SELECT count(*) FROM quarantine").get,
-            oldest_due_at=self.next_due_at(None),
+        """Tell the numbers of one instant, of which none is counted here."""
+        query = (
+            "SELECT queued, held, quarantined, (SELECT coalesce(max(seq), 0) FROM event),"
+            " (SELECT min(due_at) FROM delivery WHERE held = 0 AND due_at > -1.0) FROM tally"
         )
+        queued, held, quarantined, last_event, oldest_due_at = next(self._connection.execute(query))
+        return Gauges(queued, held, octets, last_event, quarantined, oldest_due_at)
 
     def is_named(self, file: str) -> bool:
         """Tell whether a row names a body file."""

@@ -1,7 +1,7 @@
 """The tables, the connections, and what is checked before either is trusted.
 
 Owns the DDL, the schema version and its migrations, the SQLite version check and the integrity check at open. One
-connection writes and checkpoints; the other only reads.
+connection writes and checkpoints; the others only read.
 """
 
 import math
@@ -14,7 +14,7 @@ import apsw
 from postbud.spool.values import SpoolUnusable
 
 SQLITE_FIRST_GOOD = (3, 51, 3)  # 3.7.0 to 3.51.2 can corrupt a WAL that is reset while another connection looks at it
-VERSION = 3
+VERSION = 4
 FILE_NAME = "spool.db"
 PAGE_OCTETS = 4096  # 8 and 16 KiB were no faster at accepting and slower at settling
 _APPLICATION_ID = 0x50427564  # "PBud"
@@ -42,6 +42,20 @@ CREATE TABLE quarantine (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, why TEXT NOT NULL, body_file TEXT,
     data BLOB);
 """
+# How many rows there are, kept by whatever statement changes it and true to every commit: counting a million takes too long.
+_TALLY = """
+CREATE TABLE tally (queued INTEGER NOT NULL, held INTEGER NOT NULL, quarantined INTEGER NOT NULL);
+INSERT INTO tally SELECT count(*) - total(held), total(held), (SELECT count(*) FROM quarantine) FROM delivery;
+CREATE TRIGGER delivery_added AFTER INSERT ON delivery
+    BEGIN UPDATE tally SET queued = queued + 1 - new.held, held = held + new.held; END;
+CREATE TRIGGER delivery_changed AFTER UPDATE OF held ON delivery WHEN new.held <> old.held
+    BEGIN UPDATE tally SET queued = queued + old.held - new.held, held = held + new.held - old.held; END;
+CREATE TRIGGER delivery_removed AFTER DELETE ON delivery
+    BEGIN UPDATE tally SET queued = queued - 1 + old.held, held = held - old.held; END;
+CREATE TRIGGER quarantine_added AFTER INSERT ON quarantine BEGIN UPDATE tally SET quarantined = quarantined + 1; END;
+CREATE TRIGGER quarantine_removed AFTER DELETE ON quarantine BEGIN UPDATE tally SET quarantined = quarantined - 1; END;
+"""
+
 # New tables stand at the end: what lies before them keeps its pages, by which a spool without its first page is read.
 _LATER_TABLES = """
 CREATE INDEX event_message ON event (message) WHERE message IS NOT NULL;
@@ -52,7 +66,8 @@ CREATE INDEX idempotency_at ON idempotency (at);
 # version a spool has → statements that bring it one further, each run in one transaction with the new version's number
 _MIGRATIONS: dict[int, str] = {
     1: "DROP INDEX delivery_due; CREATE INDEX delivery_due ON delivery (held, due_at, account, domain);",
-    2: f"ALTER TABLE event ADD COLUMN message INTEGER; {_LATER_TABLES}",
+    2: _TALLY,
+    3: f"ALTER TABLE event ADD COLUMN message INTEGER; {_LATER_TABLES}",
 }
 
 
@@ -138,8 +153,20 @@ def create(connection: apsw.Connection) -> None:
     """Make the tables of an empty spool, with a number of its own."""
     with connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(_TABLES + _LATER_TABLES)
+        connection.execute(_TABLES + _TALLY + _LATER_TABLES)
         connection.execute("INSERT INTO meta VALUES ('version', ?), ('spool', ?)", (VERSION, secrets.randbits(32)))
+
+
+def recount(connection: apsw.Connection) -> int:
+    """Count the deliveries in one walk, put the tally right if it is not, and give the highest key there is."""
+    walk = "SELECT count(*), coalesce(sum(held), 0), coalesce(max(key), 0) FROM delivery"
+    total, held, highest = next(connection.execute(walk))
+    counted = [(total - held, held, connection.execute("SELECT count(*) FROM quarantine").get)]
+    if connection.execute("SELECT queued, held, quarantined FROM tally").fetchall() != counted:
+        with connection:
+            connection.execute("DELETE FROM tally")
+            connection.execute("INSERT INTO tally VALUES (?, ?, ?)", counted[0])
+    return max(int(highest), int(connection.execute("SELECT coalesce(max(key), 0) FROM message").get))
 
 
 def set_spool_id(connection: apsw.Connection, spool_id: int) -> None:

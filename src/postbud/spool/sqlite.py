@@ -33,6 +33,7 @@ from postbud.spool.statements import Statements
 from postbud.spool.values import (
     Batch,
     Damaged,
+    Due,
     Filter,
     Gauges,
     SpoolBroken,
@@ -72,6 +73,8 @@ class Spool:
         self._contents.on_error = self._disk_failed
         self._reader = Reader(opened.reader, opened.codec)
         self._reading = ThreadPoolExecutor(1, "spool-reader")
+        self._gauge_reader = Reader(opened.gauge_reader, opened.codec)
+        self._gauging = ThreadPoolExecutor(1, "spool-gauges")
         self._writer = Writer(
             opened.statements, folder, settings, opened.reserve, opened.counters, self._loop, on_broken, self._delete_files
         )
@@ -156,15 +159,17 @@ class Spool:
         loaded: Container[DeliveryId],
         skipped: Iterable[tuple[str, str]] = (),
         skipped_accounts: Iterable[str] = (),
-    ) -> list[tuple[Message, Delivery]]:
-        """Give deliveries that are queued, not held and due, oldest first, without those in `loaded`.
+        since: float = 0.0,
+    ) -> Due:
+        """Give deliveries that are queued, not held and due, oldest first, without those in `loaded` and due before `since`.
 
-        `skipped` are (account, domain), and whole accounts, whose mail is passed over, cheaply. `loaded` is looked into by
-        another thread. Damaged rows go to quarantine on the way.
+        `skipped` are (account, domain), and whole accounts, whose mail is passed over, cheaply. One look is short, whatever it
+        passes over: it was the last when it gives `until` as `now`. `loaded` is looked into by another thread. Damaged rows go
+        to quarantine on the way.
         """
-        found = await self._read(self._reader.load_due, now, limit, loaded, tuple(skipped), tuple(skipped_accounts))
+        found = await self._read(self._reader.load_due, since, now, limit, loaded, tuple(skipped), tuple(skipped_accounts))
         await self._put_aside(found.damage)
-        return found.deliveries
+        return Due(found.deliveries, found.until)
 
     async def next_due_at(self, after: float | None = None) -> float | None:
         """Tell when the next delivery that is not held falls due; with `after`, of those due later than that."""
@@ -245,8 +250,12 @@ class Spool:
                 return count
 
     async def gauges(self) -> Gauges:
-        """Count what is in the spool."""
-        return await self._read(lambda: self._reader.gauges(_octets_of(self.folder)))
+        """Tell what is in the spool, soon: behind no look through the queue, no content that is read and no sync."""
+        return await self._loop.run_in_executor(self._gauging, lambda: self._gauge_reader.gauges(self._octets()))
+
+    def link_body(self, file: Path) -> None:
+        """Give a body file of another spool its second name, here; the folder is the caller's to sync. Idempotent."""
+        self._contents.link(file)
 
     async def run(self, job: Callable[[apsw.Connection], T]) -> T:
         """Run a function in a transaction of the writer; give its answer once it is durable."""
@@ -261,6 +270,7 @@ class Spool:
 
     def _close(self) -> None:
         self._reading.shutdown()
+        self._gauging.shutdown()
         self._writer.close()
         self._opened.close()
         self._opened.lock.release()
@@ -299,6 +309,10 @@ class Spool:
         if checksum_of_file(path) != row.file_crc:
             raise Damaged("body file does not match its checksum")
         return row._replace(content=Content(row.content.header, path, row.content.facts))
+
+    def _octets(self) -> int:
+        files = [self.folder / FILE_NAME, self.folder / f"{FILE_NAME}-wal"]
+        return self._contents.octets + sum(file.stat().st_size for file in files if file.exists())
 
     async def _put_aside(self, damage: list[Damage]) -> None:
         if damage:
@@ -351,8 +365,3 @@ def make_aliens(connection: apsw.Connection, ids: set[bytes]) -> dict[bytes, int
             connection.execute("INSERT INTO alien (id, key) VALUES (?, ?)", (octets, known))
         keys[octets] = int(known)
     return keys
-
-
-def _octets_of(folder: Path) -> int:
-    files = [folder / FILE_NAME, folder / f"{FILE_NAME}-wal", *(folder / "content").iterdir()]
-    return sum(file.stat().st_size for file in files if file.exists())

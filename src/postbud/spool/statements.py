@@ -15,18 +15,21 @@ import apsw
 from postbud.spool.leases import use
 from postbud.spool.rows import Entry, key_of_event
 
-_SIZES = (64, 16, 4, 1)
+_SIZES = (64, 32, 16, 8, 4, 2, 1)  # texts of all statements stay within apsw's cache of 100
 
 
 class Bulk:
     """One statement for any number of rows."""
 
-    def __init__(self, head: str, row: str, tail: str = "") -> None:
-        """Take the text before the rows, of one row, and behind them."""
+    def __init__(self, head: str, row: str, tail: str = "", *, once: bool = True) -> None:
+        """Take the text before the rows, of one row, and behind them. Without `once`, naming a row again changes nothing."""
         self._by_size = [(size, head + ", ".join([row] * size) + tail) for size in _SIZES]
+        self._once = once
 
     def run(self, connection: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run it for all rows, as few statements as that takes; give what the statements returned."""
+        if not self._once and 2 < len(rows) < _SIZES[0]:
+            rows = [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         returned: list[Any] = []
         at = 0
         for size, sql in self._by_size:
@@ -50,25 +53,29 @@ UPDATE_DELIVERIES = Bulk(
     "UPDATE delivery SET held = v.column3, due_at = v.column4, sum = v.column5, data = v.column6 FROM (VALUES ",
     "(?, ?, ?, ?, ?, ?)",
     ") AS v WHERE delivery.message = v.column1 AND delivery.key = v.column2",
+    once=False,
 )
-DELETE_DELIVERIES = Bulk("DELETE FROM delivery WHERE (message, key) IN (VALUES ", "(?, ?)", ")")
+DELETE_DELIVERIES = Bulk("DELETE FROM delivery WHERE (message, key) IN (VALUES ", "(?, ?)", ")", once=False)
 FILES_OF_FINISHED = Bulk(
     "SELECT group_concat(body_file, '/') FROM message WHERE body_file IS NOT NULL AND key IN (",
     "?",
     ") AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.key)",
+    once=False,
 )
 DELETE_FINISHED = Bulk(
     "DELETE FROM message WHERE key IN (",
     "?",
     ") AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.key)",
+    once=False,
 )
 DELETE_SIGNATURES = Bulk(
     "DELETE FROM signature WHERE message IN (",
     "?",
     ") AND NOT EXISTS (SELECT 1 FROM message WHERE message.key = signature.message)",
+    once=False,
 )
-DELETE_ALIENS = Bulk("DELETE FROM alien WHERE key IN (", "?", ")")
-DELETE_SUSPECTS = Bulk("DELETE FROM suspect WHERE delivery IN (", "?", ")")
+DELETE_ALIENS = Bulk("DELETE FROM alien WHERE key IN (", "?", ")", once=False)
+DELETE_SUSPECTS = Bulk("DELETE FROM suspect WHERE delivery IN (", "?", ")", once=False)
 
 
 class Statements:

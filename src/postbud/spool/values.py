@@ -91,6 +91,14 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """What one look for due mail gave: all there is of it that is due before `until`, which is where the next look goes on."""
+
+    deliveries: list[tuple[Message, Delivery]]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Gauges:
     """What a spool holds now. `octets` is what its files take on disk, `last_event` the number of its newest event."""
 

@@ -1,8 +1,9 @@
 """The thread that writes: group commit.
 
-Everything that arrived while the last sync ran goes into the next transaction. Owns the one connection that writes and
-checkpoints, and what each error means: a batch that fails by itself does not fail its neighbours; a full disk refuses
-mail and still records results, from the reserve; anything else at the disk leaves the outcome unknown and breaks the spool.
+Everything that arrived while the last sync ran goes into the next transaction, and whatever one round of the event loop brings
+stays together: alone, a batch costs five times the CPU of one among many. Owns the one connection that writes and checkpoints,
+and what each error means: a batch that fails by itself does not fail its neighbours; a full disk refuses mail and still records
+results, from the reserve; anything else at the disk leaves the outcome unknown and breaks the spool.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ Result = tuple["Future[Any]", Any, BaseException | None]
 
 
 class Writer:
-    """Takes entries from any thread, answers on the event loop."""
+    """Takes entries on the event loop and answers there."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Writer:
         self._last_try = False
         connection.set_wal_hook(self._note_wal)
         self._queue: list[Entry] = []
+        self._due = False  # what waits is to be written now
         self._stop = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
@@ -74,9 +76,14 @@ class Writer:
                 self.waiting_octets += entry.octets
                 self._queue.append(entry)
                 if len(self._queue) == 1:
-                    self._wake.notify()
+                    self._loop.call_soon(self._rouse)
                 return
         self._answer([(entry.future, None, SpoolBroken(self.broken or "spool is closed"))])
+
+    def _rouse(self) -> None:
+        with self._wake:
+            self._due = True
+            self._wake.notify()
 
     def close(self) -> None:
         """Finish what waits, checkpoint, end the thread. Blocks."""
@@ -111,9 +118,10 @@ class Writer:
     def _next_group(self) -> list[Entry] | None:
         """Wait for entries; nothing after a while without any, None at the end."""
         with self._wake:
-            if not self._queue and not self._stop:
+            if not (self._due or self._stop or self.broken is not None):
                 self._wake.wait(_IDLE_SECONDS if self._wal_pages else None)
-            if not self._queue:
+            if not self._queue or not (self._due or self._stop):
+                self._due = False
                 return None if self._stop or self.broken is not None else []
             count = octets = 0
             for entry in self._queue:
@@ -122,6 +130,7 @@ class Writer:
                     break
             group = self._queue[:count]
             del self._queue[:count]
+            self._due = bool(self._queue)
             self.waiting_octets -= octets
             return group
 

@@ -38,7 +38,6 @@ from postbud.telemetry.logs import Log
 
 _DAY_SECONDS = 86400
 _MAX_SUBJECT = 998
-_MAX_BODY_LINE_OCTETS = 998  # RFC 5322 s2.1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,7 +420,7 @@ def _needs_smtputf8(reverse_path: Mailbox | None) -> bool:
 
 async def _within_line_limit(content: Content) -> Content:
     """Re-encode a body whose lines exceed 998 octets where MIME allows it, before anything is signed (row G3)."""
-    if content.facts.longest_line_octets <= _MAX_BODY_LINE_OCTETS:
+    if not content.facts.long_line:
         return content
     encoded = await asyncio.to_thread(_encode, content)
     if encoded is None:

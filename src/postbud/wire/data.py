@@ -10,8 +10,10 @@ Invariant: however the octets are cut into pieces, the joined content, the flaw 
 import re
 
 from postbud.model.refusal import Why
+from postbud.wire.line_ends import bare_ends, has_dotted_line
 
 _END = b"\r\n.\r\n"
+_FEW_DOTS = 64  # a header section's; text has more
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
@@ -43,7 +45,7 @@ class DataReader:
     def feed(self, data: bytes) -> bytes:
         """Take octets, give content that is certain by now; nothing once it is spoiled. Sets `ended` and `rest` at the end."""
         data = self._held + data
-        end = data.find(_END)
+        end = _find_end(data)
         if end >= 0:
             self.ended = True
             self.rest = data[end + 5 :]
@@ -56,14 +58,12 @@ class DataReader:
         return self._clean(piece) if piece else b""
 
     def _clean(self, piece: bytes) -> bytes:
-        line_feeds = piece.count(b"\n")
-        pairs = piece.count(b"\r\n")
+        bare_cr, bare_lf = bare_ends(piece)
         if b"\0" in piece:
             self._nul = True
-        bare_lf = line_feeds != pairs
-        if piece.count(b"\r") != pairs or (bare_lf and not self._normalise):
+        if bare_cr or (bare_lf and not self._normalise):
             self._bare = True
-        if b"\r\n." in piece:
+        if has_dotted_line(piece):
             piece = piece.replace(b"\r\n.", b"\r\n")
         if self._virtual:
             piece, self._virtual = piece[self._virtual :], 0
@@ -71,6 +71,16 @@ class DataReader:
             piece = _BARE_LF.sub(b"\r\n", piece)
         self.octets += len(piece)
         return b"" if self.flaw else piece
+
+
+def _find_end(data: bytes) -> int:
+    """Give where the end begins, -1 without one. Large content has few dots, or so many that looking at each is no gain."""
+    at = data.find(b".")
+    for _ in range(_FEW_DOTS):
+        if at < 0 or data[at - 2 : at + 3] == _END:
+            return at - 2 if at >= 0 else -1
+        at = data.find(b".", at + 1)
+    return data.find(_END, max(at - 2, 0)) if at >= 0 else -1
 
 
 def _tail(data: bytes) -> int:

@@ -3,6 +3,8 @@
 All by C-level replace and count. A bare CR or LF in content would be somebody's smuggled message at a lenient peer (A12).
 """
 
+from postbud.wire.line_ends import bare_ends, has_dotted_line
+
 FINAL_DOT = b".\r\n"
 
 
@@ -17,10 +19,9 @@ def stuff(*pieces: bytes, final: bool = False) -> bytes:
         ContentError: It holds a bare CR or LF.
     """
     content = b"".join(pieces)
-    ends = content.count(b"\r\n")
-    if content.count(b"\n") != ends or content.count(b"\r") != ends:
+    if any(bare_ends(content)):
         raise ContentError("content holds a bare CR or LF")
-    if b"\r\n." in content:
+    if has_dotted_line(content):
         content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbud.mime.body import WHOLE_OCTETS, BodyScanner, line_ends, scan_body
+from postbud.mime.body import MAX_LINE_OCTETS, WHOLE_OCTETS, BodyScanner, line_ends, scan_body
 from postbud.mime.canonical import relaxed_body, relaxed_field, simple_body
 from postbud.model.content import BodyFacts
 
-BODIES = st.binary(max_size=200) | st.text(" \t\r\nab.æ\0", max_size=60).map(str.encode)
+BODIES = (
+    st.binary(max_size=200)
+    | st.text(" \t\r\nab.æ\0", max_size=60).map(str.encode)
+    | st.lists(st.sampled_from([b"", b"a  b", b"\tc ", b"x" * 996, b"x" * 998, b"x" * 999, b"\n", b"\r"]), max_size=6).map(
+        b"\r\n".join
+    )
+)
 
 
 def slowly(body: bytes) -> bytes:
@@ -43,7 +49,7 @@ def test_the_facts_are_what_the_slow_way_says(body: bytes) -> None:
         hashlib.sha256(slowly(body)).digest(),
         any(octet > 127 for octet in body),
         0 in body,
-        max(len(line) for line in body.split(b"\r\n")),
+        any(len(line) > MAX_LINE_OCTETS for line in body.split(b"\r\n")),
     )
     assert relaxed_body(body) == slowly(body)
 
@@ -82,7 +88,7 @@ def test_facts_can_be_asked_for_on_the_way() -> None:
 def test_a_large_body_is_scanned_in_steps_with_the_same_answer() -> None:
     body = b"line with  spaces \r\n" * (WHOLE_OCTETS // 20 + 10)
     assert scan_body(body).sha256_relaxed == hashlib.sha256(slowly(body)).digest()
-    assert scan_body(body).longest_line_octets == 18
+    assert not scan_body(body).long_line
 
 
 @pytest.mark.parametrize("pattern", [b"\r\n", b" ", b"\r", b"\n", b" \r\n", b"\r\r\n", b"\t ", b" \r"])
@@ -95,6 +101,14 @@ def test_the_time_is_linear_and_memory_does_not_follow_line_ends(pattern: bytes)
     scanner.facts()
     scan_body(chunk * 16)
     assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(("octets", "long"), [(997, False), (998, False), (999, True), (5000, True)])
+@pytest.mark.parametrize(("before", "behind"), [(0, 0), (1, 0), (0, 1), (700, 700), (3, 1)])
+def test_a_long_line_is_found_wherever_it_stands(octets: int, long: bool, before: int, behind: int) -> None:
+    body = b"ab\r\n" * before + b"x" * octets + b"\r\n" + b"cd\r\n" * behind
+    assert scan_body(body).long_line is long
+    assert in_pieces(body, [len(body) // 2, len(body) // 3]).long_line is long
 
 
 def test_many_empty_lines_inside_are_hashed_in_blocks() -> None:
