@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from postbud.app.parts import shipped_classifier
 from postbud.delivery.attempt import Attempts, DeliveryCounters
 from postbud.delivery.cache import ContentCache
+from postbud.delivery.capture import Captures
 from postbud.delivery.held import HeldOctets
 from postbud.delivery.holds import Holds
 from postbud.delivery.notify import Notifier, NotifySettings
@@ -156,7 +157,7 @@ async def running(folder: Path, server: Choosy, *, active_limit: int = 20_000, c
     node_limits = NodeLimits(folder / "site-limits", 0, time.time)
     scheduler = Scheduler(
         spool, egress, attempts, node_limits, SchedulerSettings(active_limit=active_limit), time.time, random.random,
-        lambda what, error: bugs.append(f"{what}: {error!r}"),
+        lambda what, error: bugs.append(f"{what}: {error!r}"), Captures(attempts, recorder, None, time.time),
     )  # fmt: skip
     holds = Holds(spool, scheduler, replica, recorder, notifier, signer.has_key, held, lambda: time.time() + ahead[0])
     task = asyncio.get_running_loop().create_task(scheduler.run())
