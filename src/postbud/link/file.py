@@ -7,7 +7,6 @@ goes on with what it has and says so. Secrets' hashes and keys are read with the
 import asyncio
 import contextlib
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from postbud.link.replica import Directory, Replica
+from postbud.link.secret import is_stored_form
 from postbud.model.account import Account, Credential, DkimKey, Domain, Kind, Server, Status
 from postbud.model.ids import AccountId, CredentialId, ServerId
 from postbud.model.mailbox import Mailbox, MailboxError, parse_domain
@@ -191,11 +191,8 @@ def _credential(entry: CredentialEntry) -> Credential:
         raise ValueError(f"{name}: username and secret_hash go together")
     elif entry.username is None and not entry.networks:
         raise ValueError(f"{name}: needs a username with a secret_hash, networks, or api = true")
-    if entry.secret_hash is not None:
-        scheme, _, rest = entry.secret_hash.partition("$")
-        salt, _, digest = rest.partition("$")
-        if scheme != "sha256" or len(digest) != hashlib.sha256().digest_size * 2 or not _is_hex(salt + digest):
-            raise ValueError(f"{name}: secret_hash is sha256$<salt hex>$<digest hex>; `postbud credential hash` makes one")
+    if entry.secret_hash is not None and not is_stored_form(entry.secret_hash):
+        raise ValueError(f"{name}: secret_hash is sha256$<salt hex>$<digest hex>; `postbud credential hash` makes one")
     for allowed in entry.allow_from:
         if not allowed.startswith("@"):
             Mailbox.parse(allowed, smtputf8=True)
@@ -211,14 +208,6 @@ def _credential(entry: CredentialEntry) -> Credential:
         allow_null_reverse_path=entry.allow_null_reverse_path,
         api=entry.api,
     )
-
-
-def _is_hex(text: str) -> bool:
-    try:
-        bytes.fromhex(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _network(text: str, name: str) -> IPv4Network | IPv6Network:

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from postbud.console.accounts import notices
+from postbud.console.accounts import membership, notices
 from postbud.console.accounts.sessions import forget_sessions
 from postbud.console.hooks import services as hooks
 from postbud.console.hooks.sender import Sender
+from postbud.console.link import services as link
+from postbud.console.mail import retention
 from postbud.net.dns import Resolver, ResolverSettings
 from postbud.net.guarded import GuardedClient
 from postbud.telemetry.logs import Log
+
+_LONGEST_SECONDS = 20.0  # of one run of a loop that has batches: below the lease that keeps other consoles from it
 
 Work = Callable[[threading.Event, Log], None]
 
@@ -34,7 +38,12 @@ def loops() -> tuple[Loop, ...]:
         Loop("send-hooks", 0.5, sender, sender.close),
         Loop("prune-hooks", 300.0, at_times(hooks.prune)),
         Loop("send-notices", 1.0, at_times(notices.send_due)),
-        Loop("forget-sessions", 3600.0, at_times(forget_sessions)),
+        Loop("forget-sessions", 300.0, in_batches(forget_sessions)),
+        Loop("forget-invitations", 3600.0, in_batches(membership.forget_invitations)),
+        Loop("clear-link", 60.0, in_batches(link.clear)),
+        Loop("prune-log", 60.0, in_batches(retention.prune_log)),
+        Loop("prune-content", 60.0, in_batches(retention.prune_content)),
+        Loop("clear-content", 3600.0, at_times(retention.clear_leftovers)),
     )
 
 
@@ -43,6 +52,17 @@ def at_times(function: Callable[[datetime], object]) -> Work:
 
     def work(_stop: threading.Event, _log: Log) -> None:
         function(datetime.fromtimestamp(time.time(), UTC))
+
+    return work
+
+
+def in_batches(function: Callable[[datetime], int]) -> Work:
+    """Make work of a function that takes the time and does some at a call, until nothing is left, for some seconds at most."""
+
+    def work(stop: threading.Event, _log: Log) -> None:
+        ends = time.monotonic() + _LONGEST_SECONDS
+        while function(datetime.fromtimestamp(time.time(), UTC)) and not stop.is_set() and time.monotonic() < ends:
+            pass
 
     return work
 
