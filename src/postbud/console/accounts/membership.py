@@ -5,7 +5,7 @@ an invitation is used once, by whoever reads the mail of the address that it was
 """
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.core.mail import EmailMessage
 from django.template.loader import render_to_string
@@ -23,6 +23,8 @@ from postbud.console.transaction import write
 INVITATION_LASTS = timedelta(days=7)
 MAX_WAITING = 100  # invitations of one account
 _TOKEN_OCTETS = 32
+_KEEP_INVITATIONS = timedelta(days=90)  # after they ended; the audit log tells of them longer
+_AT_ONCE = 1000
 
 
 def invite(who: audit.Actor, account: str, email: str, role: str, *, language: str = "") -> tuple[Invitation, str]:
@@ -97,6 +99,15 @@ def accept_as_new_person(who: audit.Actor, token: str, name: str, password: str)
         person = people.create_person(who, invitation.email, password, name=name, language=translation.get_language() or "")
         _accept(audit.Actor("person", person.id, who.address, who.user_agent), invitation, person)
     return person
+
+
+def forget_invitations(now: datetime) -> int:
+    """Forget invitations that ended long ago; give how many. A thousand at a time: call again."""
+    ended = Invitation.objects.filter(expires_at__lte=now - _KEEP_INVITATIONS)
+    ids = list(ended.order_by("expires_at").values_list("id", flat=True)[:_AT_ONCE])
+    with write():
+        Invitation.objects.filter(id__in=ids).delete()
+    return len(ids)
 
 
 def change_role(who: audit.Actor, account: str, person: str, role: str) -> Membership:
