@@ -9,11 +9,14 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from postbud.console.accounts import membership
-from postbud.console.accounts.models import Account, Person
+from postbud.console.accounts.models import Account, AuditHead, Person
 from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, access_of
 from postbud.console.domains.services import add_domain
 from postbud.console.founding import ensure_installation
+from postbud.console.hooks import services as hooks
+from postbud.console.mail.ingest import ingest
 from postbud.console.servers.services import create_credential
+from tests.console.link_server import AT, Relay
 from tests.console.making import CONSOLE, browser_of, make_account, make_member, make_person, make_server
 
 _NAMED = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
@@ -57,7 +60,7 @@ def test_every_address_below_an_account_is_of_its_members_only() -> None:
 
 
 class World:
-    """Two accounts with an object of each kind; everything in `foreign` belongs to the other one."""
+    """Two accounts with a real object of each kind; everything in `foreign` belongs to the other one."""
 
     def __init__(self) -> None:
         ensure_installation()
@@ -66,13 +69,19 @@ class World:
         self.bo = make_person("bo@other.example")
         self.other = make_account("Other", owner=self.bo)
         self.own, self.foreign = (
-            self._objects(account, person) for account, person in ((self.acme, self.ane), (self.other, self.bo))
+            self._objects(number, account, person)
+            for number, (account, person) in enumerate(((self.acme, self.ane), (self.other, self.bo)), 1)
         )
 
-    def _objects(self, account: Account, person: Person) -> dict[str, str]:
+    def _objects(self, number: int, account: Account, person: Person) -> dict[str, str]:
         server = make_server(account)
         credential, _ = create_credential(CONSOLE, account.id, server.id, kind="smtp", name="Printer")
         invitation, token = membership.invite(CONSOLE, account.id, f"guest@{account.name.lower()}.example", "viewer")
+        endpoint, _ = hooks.create_endpoint(CONSOLE, account.id, f"https://{account.name.lower()}.example.com/", [], AT)
+        relay = Relay(number, account.id)
+        accepted = relay.accepted(server=server.id, credential=credential.id)
+        ingest(relay.batch(accepted))
+        hook = hooks.send_test(CONSOLE, account.id, endpoint.id, AT)
         return {
             "account_id": account.id,
             "server_id": server.id,
@@ -80,12 +89,9 @@ class World:
             "domain_id": add_domain(CONSOLE, account.id, f"{account.name.lower()}.example").id,
             "person_id": person.id,
             "invitation_id": invitation.id,
-            "message_id": "msg_06h125sbk0000000000ai9u7uk",
-            "delivery_id": "dlv_06h125sbk0000000000ai9u7uk",
-            "endpoint_id": "whk_06h125sbk0000000000ai9u7uk",
-            "hook_id": "1",
-            "view_id": "1",
-            "export_id": "1",
+            "message_id": accepted.message,
+            "endpoint_id": endpoint.id,
+            "hook_id": str(hook.pk),
             "token": token,
         }
 
@@ -131,16 +137,58 @@ def test_another_accounts_addresses_answer_as_if_there_were_nothing(world: World
 @pytest.mark.row("I6")
 def test_another_accounts_objects_below_ones_own_answer_as_if_there_were_nothing(world: World) -> None:
     client = browser_of(world.ane)
+    untouched = AuditHead.objects.get(account=world.other.id).number
     wrong = []
     for path, access in OF_ACCOUNTS:
-        for name in set(_NAMED.findall(path)) - {"account_id"}:
-            foreign = {**world.own, name: world.foreign[name]}
-            unknown = {**world.own, name: world.foreign[name][:-6] + "nobody"}
+        named = set(_NAMED.findall(path)) - {"account_id"}
+        for names in [{name} for name in sorted(named)] + ([named] if len(named) > 1 else []):
+            foreign = {**world.own, **{name: world.foreign[name] for name in names}}
+            unknown = {**world.own, **{name: _never(world.foreign[name]) for name in names}}
             for method in access.methods:
                 one, other = call(client, path, foreign, method), call(client, path, unknown, method)
-                if one != other:
-                    wrong.append((path, name, method, one[0], other[0]))
+                if one != other or (one[0] != 404 and path not in ALIKE_BUT_NOT_404):
+                    wrong.append((path, sorted(names), method, one[0], other[0]))
     assert wrong == []
+    assert AuditHead.objects.get(account=world.other.id).number == untouched
+
+
+ALIKE_BUT_NOT_404 = {
+    # a refusal, shown on the list of people: the same whoever the person is
+    "a/<str:account_id>/people/<str:person_id>/role/",
+    "a/<str:account_id>/people/<str:person_id>/remove/",
+    "a/<str:account_id>/invitations/<str:invitation_id>/withdraw/",
+    # "not in the log yet": a test's message comes there after it was taken
+    "a/<str:account_id>/credentials/<str:credential_id>/test/<str:message_id>/",
+}
+
+
+def _never(value: str) -> str:
+    """Give an id of the same form that never was."""
+    return "987654321" if value.isdecimal() else value[:-6] + "nobody"
+
+
+@pytest.mark.row("I6")
+def test_ones_own_objects_are_there(world: World) -> None:
+    client = browser_of(world.ane)
+    missing = [
+        path for path, access in OF_ACCOUNTS if "GET" in access.methods and call(client, path, world.own, "GET")[0] != 200
+    ]
+    assert missing == []  # or the tests above would prove nothing
+
+
+@pytest.mark.row("I6")
+@pytest.mark.parametrize("field", ["server", "credential", "after", "before", "waiting", "cursor"])
+def test_a_foreign_id_in_a_query_finds_what_an_unknown_one_finds(world: World, field: str) -> None:
+    client = browser_of(world.ane)
+    for value in (world.foreign.get(f"{field}_id", world.foreign["message_id"]), world.other.id):
+        for page in ("", "newer/"):
+            texts = []
+            for one in (value, _never(value)):
+                answer = client.get(f"/a/{world.acme.id}/messages/{page}", {field: one})
+                text = re.sub(r'"X-CSRFToken": "[^"]*"|value="[A-Za-z0-9]{64}"', "", answer.content.decode())
+                texts.append((answer.status_code, text.replace(one, "ID")))
+            assert texts[0] == texts[1], (field, page)
+            assert world.foreign["message_id"] not in texts[0][1]
 
 
 def test_who_is_not_signed_in_is_led_to_sign_in_whatever_the_address(world: World) -> None:
@@ -169,7 +217,7 @@ def test_what_changes_something_does_not_listen_to_get(world: World) -> None:
         assert call(client, path, world.own, "HEAD")[0] == 405, path
 
 
-@pytest.mark.parametrize("role", ["viewer", "developer", "admin"])
+@pytest.mark.parametrize("role", ["viewer", "developer", "admin", "owner"])
 def test_a_role_may_do_what_it_holds_and_no_more(world: World, role: str) -> None:
     client = browser_of(make_member(world.acme, role, f"{role}@acme.example"))
     for path, access in OF_ACCOUNTS:
