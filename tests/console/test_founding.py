@@ -1,15 +1,15 @@
 """What a first start makes, that a second one changes nothing, and mail of our own."""
 
+import base64
 import json
+import socketserver
 import stat
-import warnings
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
 from django.core.mail import EmailMessage
 from django.test import override_settings
 from django.utils import timezone
@@ -71,40 +71,71 @@ def test_the_systems_own_account_is_never_stopped() -> None:
 # -- notices --
 
 
-class Relay:
-    """A relay that knows one login."""
+class Relay(socketserver.ThreadingTCPServer):
+    """A relay that knows one login, and refuses content when told to."""
 
-    def __init__(self) -> None:
+    allow_reuse_address = True
+    daemon_threads = False  # closing waits for them: nothing is left open
+
+    def __init__(self, login: notices.SystemLogin) -> None:
+        super().__init__(("127.0.0.1", 0), Session)
+        self.login = base64.b64encode(f"\0{login.username}\0{login.secret}".encode())
         self.taken: list[tuple[str, list[str], bytes]] = []
         self.refuse = ""
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        if self.refuse:
-            return self.refuse
-        self.taken.append((envelope.mail_from, envelope.rcpt_tos, envelope.content))
-        return "250 2.0.0 taken"
+
+class Session(socketserver.StreamRequestHandler):
+    """One connection, as far as our own client goes."""
+
+    timeout = 60
+
+    def handle(self) -> None:
+        relay = self.server
+        assert isinstance(relay, Relay)
+        known, sender, recipients = False, "", []
+        self._say("220 relay.example ESMTP")
+        while line := self.rfile.readline().rstrip(b"\r\n"):
+            verb, _, rest = line.partition(b" ")
+            match verb.upper():
+                case b"EHLO":
+                    self._say("250-relay.example\r\n250-AUTH PLAIN\r\n250 8BITMIME")
+                case b"AUTH":
+                    known = rest == b"PLAIN " + relay.login
+                    self._say("235 2.7.0 known" if known else "535 5.7.8 unknown")
+                case b"MAIL" if known:
+                    sender, recipients = rest.partition(b"<")[2].partition(b">")[0].decode(), []
+                    self._say("250 2.1.0 ok")
+                case b"RCPT" if known:
+                    recipients.append(rest.partition(b"<")[2].partition(b">")[0].decode())
+                    self._say("250 2.1.5 ok")
+                case b"DATA" if known:
+                    self._say("354 go on")
+                    content = b"".join(iter(self.rfile.readline, b".\r\n"))
+                    if not relay.refuse:
+                        relay.taken.append((sender, recipients, content))
+                    self._say(relay.refuse or "250 2.0.0 taken")
+                case b"RSET" | b"QUIT":
+                    self._say("221 2.0.0 bye" if verb.upper() == b"QUIT" else "250 2.0.0 ok")
+                case _:
+                    self._say("530 5.7.0 who are you")
+
+    def _say(self, text: str) -> None:
+        self.wfile.write(text.encode() + b"\r\n")
 
 
 @pytest.fixture
 def relay(database: str, configure: Any) -> Iterator[Relay]:
     ensure_installation()
-    login = notices.read_login()
-    handler, port = Relay(), free_port()
-
-    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: Any, data: Any) -> AuthResult:
-        return AuthResult(success=(data.login.decode(), data.password.decode()) == (login.username, login.secret))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is on loopback
-        controller = Controller(
-            handler, hostname="127.0.0.1", port=port, authenticator=authenticate, auth_required=True, auth_require_tls=False
-        )
-        controller.start()
-    configure(system_smtp=f"127.0.0.1:{port}")
+    server = Relay(notices.read_login())
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    configure(system_smtp=f"127.0.0.1:{server.server_address[1]}")
     try:
-        yield handler
+        yield server
     finally:
-        controller.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture

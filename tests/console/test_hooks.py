@@ -35,12 +35,15 @@ class Receiver:
         receiver = self
         self.heard: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
+        self.refused_once: set[str] = set()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.heard.append(({key.lower(): value for key, value in self.headers.items()}, body))
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
+                refused = self.headers["webhook-id"] in receiver.refused_once
+                receiver.refused_once.discard(self.headers["webhook-id"])
+                self.send_response(500 if refused else receiver.answers.pop(0) if receiver.answers else 204)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -152,7 +155,7 @@ def test_events_of_one_message_are_told_in_order_and_a_failure_makes_the_later_o
     database: str, allow_loopback: None, receiver: Receiver
 ) -> None:
     endpoint(receiver.url)
-    receiver.answers = [500]
+    receiver.refused_once = {"evt_1"}
     clock = Clock()
     tell(event(1, EventKind.ACCEPTED), event(2, EventKind.DEFERRED), event(3), event(4, message=""))
     tell(event(5, message="msg_2"))

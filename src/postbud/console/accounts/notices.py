@@ -24,6 +24,7 @@ from postbud.console.transaction import write
 _TIMEOUT_SECONDS = 10.0
 _FIRST_RETRY = timedelta(seconds=10)
 _LONGEST_RETRY = timedelta(minutes=15)
+_MOST_DOUBLINGS = 16  # a longer pause than the longest by far, and no overflow however often it failed
 _GIVE_UP_AFTER = timedelta(days=2)
 _AT_ONCE = 20
 
@@ -106,7 +107,7 @@ def _later(notice: Notice, now: datetime) -> None:
         if now - notice.created_at > _GIVE_UP_AFTER:
             Notice.objects.filter(id=notice.id).delete()
             return
-        pause = min(_FIRST_RETRY * 2**notice.attempts, _LONGEST_RETRY)
+        pause = min(_FIRST_RETRY * 2 ** min(notice.attempts, _MOST_DOUBLINGS), _LONGEST_RETRY)
         Notice.objects.filter(id=notice.id, next_at=notice.next_at).update(next_at=now + pause, attempts=notice.attempts + 1)
 
 

@@ -182,7 +182,11 @@ def hook(request: HttpRequest, account_id: str, endpoint_id: str, hook_id: int) 
         "hook": told,
         "attempts": [
             {
-                "at": one.at, "status": one.status, "milliseconds": one.milliseconds, "error": one.error, "answer": one.answer,
+                "at": one.at,
+                "status": one.status,
+                "milliseconds": one.milliseconds,
+                "error": one.error,
+                "answer": one.answer,
                 "identity": f"answer-{one.pk}",
             }
             for one in Attempt.objects.filter(account=account_id, hook=told.pk).order_by("-at")[:20]
