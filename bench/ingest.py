@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -56,6 +57,20 @@ class _Kept(Postgres):
         self._run("pg_ctl", "-D", self.folder / "data", "-m", "fast", "-w", "-t", "50", "stop")
 
 
+@contextlib.contextmanager
+def kept_server(folder: Path, database: str) -> Iterator[str]:
+    """Have a folder's PostgreSQL run, if that is what is asked for; give the URL of its database."""
+    if database != "postgresql":
+        yield ""
+        return
+    server = _Kept(folder / "pg")
+    server.start()
+    try:
+        yield server.url("bench")
+    finally:
+        server.halt()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--database", choices=["sqlite", "postgresql"], required=True)
@@ -69,12 +84,7 @@ def main() -> None:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         make_key(folder)
-        url = ""
-        if given.database == "postgresql":
-            server = _Kept(folder / "pg")
-            server.start()
-            stack.callback(server.halt)
-            url = server.url("bench")
+        url = stack.enter_context(kept_server(folder, given.database))
         console = ConsoleSettings(data=str(folder), database=url)
         os.environ["POSTBUD_CONSOLE"] = msgspec.json.encode(console).decode()
         os.environ["DJANGO_SETTINGS_MODULE"] = "postbud.console.settings"
