@@ -2,7 +2,7 @@
 
     python -m bench.ingest --database sqlite|postgresql --events 10000000 [--folder DIR] [--measure 200000] [--spools 2]
 
-Fills a database through the same code (without HTTP), then has relays post batches of 1,000 to the real link process on its
+Fills a database through the same code (without HTTP), then has relays post batches as they ship to the real link process on its
 Unix socket, roll-ups, last use and hooks on. Outcomes come seconds after their acceptance, as in life: in another batch. A
 folder that is given is kept and used again.
 """
@@ -26,8 +26,8 @@ from tests.console.postgres import Postgres
 
 from postbud.console.configuration import ConsoleSettings
 from postbud.console.installation import make_key
+from postbud.model.link import BATCH_EVENTS
 
-_BATCH = 1000
 _SETTINGS = (
     "shared_buffers=2GB", "max_wal_size=8GB", "checkpoint_timeout=15min", "wal_compression=lz4", "max_connections=60",
     "effective_cache_size=8GB",
@@ -110,7 +110,8 @@ def measure(console: ConsoleSettings, events: int, spools: int, profile: Path | 
 async def _measure(socket: Path, events: int, spools: int, profile: Path | None, pid: int) -> dict[str, object]:
     makers = [
         await asyncio.create_subprocess_exec(  # another process makes the events, before the clock runs
-            sys.executable, "-m", "bench.ingest_fill", "--bodies", str(events // spools // _BATCH), "--spool", str(number + 1),
+            sys.executable, "-m", "bench.ingest_fill",
+            "--bodies", str(events // spools // BATCH_EVENTS), "--spool", str(number + 1),
             stdout=asyncio.subprocess.PIPE,
         )
         for number in range(spools)
@@ -137,7 +138,7 @@ async def _measure(socket: Path, events: int, spools: int, profile: Path | None,
             watcher.send_signal(2)
             watcher.wait()
     took.sort()
-    count = sum(len(mine) for mine in bodies) * _BATCH
+    count = sum(len(mine) for mine in bodies) * BATCH_EVENTS
     return {
         "events": count,
         "events_a_second": round(count / seconds),

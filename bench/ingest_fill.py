@@ -8,7 +8,7 @@ import time
 import msgspec
 from bench.events import Stream
 
-from postbud.model.link import EventBatch
+from postbud.model.link import BATCH_EVENTS, EventBatch
 
 _FILL_PACE = 20.0  # messages a second of the time that the filled events span: some days
 _PACE = 4_000.0
@@ -18,13 +18,13 @@ _FILL_BATCH = 5_000
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=0, help="fill until the database has so many")
-    parser.add_argument("--bodies", type=int, default=0, help="write so many bodies of 1,000 events, one a line")
+    parser.add_argument("--bodies", type=int, default=0, help="write so many bodies of a batch of events, one a line")
     parser.add_argument("--spool", type=int, default=1)
     given = parser.parse_args()
     if given.bodies:
         # spools live once: a run after a run has new numbers
         spool = (int(time.time()) * 16 + given.spool) & 0xFFFFFFFF
-        batches = Stream(spool, spool, start=time.time(), messages_a_second=_PACE).batches(1_000)
+        batches = Stream(spool, spool, start=time.time(), messages_a_second=_PACE).batches(BATCH_EVENTS)
         for _ in range(given.bodies):
             sys.stdout.buffer.write(next(batches) + b"\n")
     else:

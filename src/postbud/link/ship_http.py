@@ -20,7 +20,7 @@ from postbud.net.http import LinkClient, LinkDown, LinkRefused
 _POLL_SECONDS = 0.2
 _PRUNE_SECONDS = 60.0
 _ASK_SECONDS = 15.0  # how often an idle shipper asks whether the console still has what it had
-_BATCH_OCTETS = 4 * 1024 * 1024
+_BATCH_OCTETS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class HttpShipper:
         self._patience = Patience(dice)
         self._one = asyncio.Lock()
         self._asked = False
+        self._behind = False  # the last look found as many events as a batch takes
         self._ask_at = 0.0
         self.seq = 0
         self.shipped = 0
@@ -69,7 +70,8 @@ class HttpShipper:
         while True:
             wait = _POLL_SECONDS
             try:
-                if await self.ship_once() == BATCH_EVENTS:
+                await self.ship_once()
+                if self._behind:
                     wait = 0.0
                 self.problem = None
                 self._patience.restore()
@@ -94,7 +96,9 @@ class HttpShipper:
         async with self._one:
             if not self._asked or self._clock() >= self._ask_at:
                 await self._ask()
-            page = _bounded(await self._read(self.seq, BATCH_EVENTS))
+            found = await self._read(self.seq, BATCH_EVENTS)
+            self._behind = len(found) == BATCH_EVENTS
+            page = _bounded(found)
             if not page:
                 return 0
             answer = await self._client.post("/link/events", self._batch(page), HighWater)

@@ -15,7 +15,7 @@ from postbud.model.event import Event
 PAGE_RECORDS = 1000  # most changes of one directory answer
 WAIT_SECONDS = 30  # the longest that a directory request waits for a change
 STATE_SECONDS = 5  # how often a node posts its state
-BATCH_EVENTS = 1000
+BATCH_EVENTS = 4_000
 
 
 class SealedKey(msgspec.Struct, frozen=True, omit_defaults=True):
