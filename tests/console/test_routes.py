@@ -11,10 +11,13 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from postbud.console.accounts import membership
 from postbud.console.accounts.models import Account, AuditHead, Person
 from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, access_of
+from postbud.console.configuration import current
 from postbud.console.domains.services import add_domain
 from postbud.console.founding import ensure_installation
 from postbud.console.hooks import services as hooks
+from postbud.console.link.content import ContentStore
 from postbud.console.mail.ingest import ingest
+from postbud.console.mail.services import keep_view
 from postbud.console.servers.services import create_credential
 from tests.console.link_server import AT, Relay
 from tests.console.making import CONSOLE, browser_of, make_account, make_member, make_person, make_server
@@ -81,6 +84,7 @@ class World:
         relay = Relay(number, account.id)
         accepted = relay.accepted(server=server.id, credential=credential.id)
         ingest(relay.batch(accepted))
+        ContentStore(current().folder / "content").put(account.id, server.id, accepted.message, b"Subject: x\r\n\r\nHello", AT)
         hook = hooks.send_test(CONSOLE, account.id, endpoint.id, AT)
         return {
             "account_id": account.id,
@@ -92,6 +96,7 @@ class World:
             "message_id": accepted.message,
             "endpoint_id": endpoint.id,
             "hook_id": str(hook.pk),
+            "view_id": keep_view(CONSOLE, account.id, person.id, "Bounces", "state=bounced").id,
             "token": token,
         }
 

@@ -75,7 +75,7 @@ class SearchForm(forms.Form):
         values = self.cleaned_data
         end = now + timedelta(minutes=1)  # a relay's clock may be ahead of ours
         if values.get("start") or values.get("end"):
-            return values.get("start") or now - _EVER, values.get("end") or end
+            return _within(values.get("start"), now - _EVER, end), _within(values.get("end"), end, end)
         period = values.get("period") or ""
         return now - _LENGTHS.get(period, _EVER), end
 
@@ -83,3 +83,10 @@ class SearchForm(forms.Form):
     def narrowed(self) -> bool:
         """Whether anything at all is asked for."""
         return any(value not in {None, ""} for value in self.cleaned_data.values())
+
+
+def _within(given: datetime | None, otherwise: datetime, end: datetime) -> datetime:
+    """Give an instant that was asked for, or the nearest one about which there is anything to say."""
+    if given is None or given.year > end.year:
+        return otherwise if given is None else end
+    return max(given, end - _EVER) if given.year > 1 else end - _EVER

@@ -134,9 +134,13 @@ def _delivery(account: str, public_id: str) -> DeliveryRow | None:
 
 def every(search: Search, at_once: int = 1000) -> Iterator[DeliveryRow]:
     """Give everything that agrees, newest first, in pages: for exports."""
+    oldest = DeliveryRow.objects.filter(account=search.account).order_by("message", "id").first()
+    if oldest is None:
+        return
+    search = replace(search, start=max(search.start, oldest.message_at - _NEAR))
     before: Position | None = None
     until = search.end
-    while True:
+    while until > search.start:
         page = find(replace(search, end=until), before, at_once)
         yield from page.rows
         if page.older is not None:

@@ -1,22 +1,30 @@
 """Pages of the message log. They read; what people do to mail is a command (`actions`)."""
 
+from urllib.parse import quote
+
 from django.core.exceptions import BadRequest
 from django.forms import BoundField
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from postbud.console.accounts.audit import actor_of
 from postbud.console.accounts.permissions import Permission, may, route
+from postbud.console.configuration import current
+from postbud.console.link.content import ContentStore
 from postbud.console.link.models import Command, Content
 from postbud.console.mail import queries, services
+from postbud.console.mail.export import as_csv, as_ndjson
 from postbud.console.mail.forms import SearchForm
-from postbud.console.mail.models import DeliveryRow, DeliveryState
+from postbud.console.mail.models import DeliveryRow, DeliveryState, MessageRow, SavedView
+from postbud.console.mail.preview import PREVIEW_POLICY, Preview, preview
 from postbud.console.mail.queries import Position
 from postbud.console.mail.story import tell
+from postbud.console.refused import Refused
 from postbud.console.servers.models import Credential, Server
-from postbud.console.ui.templatetags.ui import url_if
+from postbud.console.ui.refusals import as_message
+from postbud.model.sealed import SealError
 
 _WATCHED = 100
 _DELIVERIES = 500
@@ -54,6 +62,8 @@ def messages(request: HttpRequest, account_id: str) -> HttpResponse:
         "narrowed": form.narrowed,
         "nothing_sent": not page.rows and not form.narrowed and not DeliveryRow.objects.filter(account=account_id).exists(),
         "servers": Server.objects.filter(account_id=account_id).count(),
+        "views": _views(request, account_id),
+        "asked": services.clean_query(request.GET.urlencode()),
     }
     context |= {
         "pickers": [_control(form, name) for name in ("period", "state", "server")],
@@ -113,6 +123,98 @@ def act(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
     return redirect("mail:message", account_id, found.id)
 
 
+@route(Permission.VIEW)
+def export(request: HttpRequest, account_id: str, kind: str) -> HttpResponseBase:
+    """Give everything that the present search finds, as a file that is written while it is read."""
+    form = _form(request, account_id)
+    form.is_valid()
+    names = _names(account_id)
+    rows = queries.every(form.search(account_id))
+    services.note_export(actor_of(request), account_id, kind, request.GET.urlencode())
+    content_type = "text/csv; charset=utf-8" if kind == "csv" else "application/x-ndjson"
+    lines = as_csv(rows, names) if kind == "csv" else as_ndjson(rows, names)
+    response = StreamingHttpResponse(lines, content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="messages-{timezone.now():%Y%m%d-%H%M}.{kind}"'
+    return response
+
+
+@route(Permission.VIEW, methods=("POST",))
+def keep_view(request: HttpRequest, account_id: str) -> HttpResponse:
+    """Keep a search under a name."""
+    query = services.clean_query(request.POST.get("query", ""))
+    try:
+        services.keep_view(actor_of(request), account_id, _person(request), request.POST.get("name", ""), query)
+    except Refused as refused:
+        as_message(request, refused)
+    return _to_search(account_id, query)
+
+
+@route(Permission.VIEW, methods=("POST",))
+def drop_view(request: HttpRequest, account_id: str, view_id: str) -> HttpResponse:
+    """Forget a kept search."""
+    if not services.drop_view(actor_of(request), account_id, _person(request), view_id):
+        raise Http404
+    return _to_search(account_id, "")
+
+
+@route(Permission.CONTENT)
+def content(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
+    """Show what a message holds, as far as it was kept. That it was read is noted."""
+    found, octets = _content(account_id, message_id)
+    services.note_read(actor_of(request), account_id, found.id)
+    return render(request, "mail/content.html", {"message": found, "preview": preview(octets), "octets": len(octets)})
+
+
+@route(Permission.CONTENT)
+def content_html(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:  # noqa: ARG001  # a view's signature
+    """Give a message's HTML for the frame of its page: nothing in it runs, nothing is loaded, it belongs to no origin."""
+    shown: Preview = preview(_content(account_id, message_id)[1])
+    response = HttpResponse(shown.html, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = PREVIEW_POLICY
+    response.headers["X-Frame-Options"] = "SAMEORIGIN"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@route(Permission.CONTENT)
+def content_raw(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
+    """Give a message as it was kept, as a file. That it was read is noted."""
+    found, octets = _content(account_id, message_id)
+    services.note_read(actor_of(request), account_id, found.id)
+    response = HttpResponse(octets, content_type="message/rfc822")
+    response.headers["Content-Disposition"] = f'attachment; filename="{quote(found.id)}.eml"'
+    response.headers["Content-Security-Policy"] = PREVIEW_POLICY
+    return response
+
+
+def _content(account_id: str, message_id: str) -> tuple[MessageRow, bytes]:
+    found = queries.message_of(account_id, message_id)
+    if found is None:
+        raise Http404
+    try:
+        octets = ContentStore(current().folder / "content").read(account_id, found.id)
+    except (OSError, SealError) as error:
+        raise Http404("the content cannot be read any more") from error
+    if octets is None:
+        raise Http404
+    return found, octets
+
+
+def _person(request: HttpRequest) -> str:
+    return str(request.user.pk)
+
+
+def _to_search(account_id: str, query: str) -> HttpResponse:
+    response = redirect("mail:messages", account_id)
+    if query:
+        response.headers["Location"] += f"?{query}"
+    return response
+
+
+def _views(request: HttpRequest, account_id: str) -> list[SavedView]:
+    return list(SavedView.objects.filter(account=account_id, person=_person(request)).order_by("name"))
+
+
 def _commands(account_id: str, message_id: str) -> list[dict[str, object]]:
     """Give what people told the relays to do with a message lately."""
     told = Command.objects.filter(account=account_id, selector__message=message_id).order_by("-created_at")[:_COMMANDS]
@@ -128,9 +230,7 @@ def _commands(account_id: str, message_id: str) -> list[dict[str, object]]:
 
 
 def _has_content(account_id: str, message_id: str) -> bool:
-    return Content.objects.filter(account=account_id, message=message_id).exists() and bool(
-        url_if("mail:content", account_id, message_id)
-    )
+    return Content.objects.filter(account=account_id, message=message_id).exists()
 
 
 def _form(request: HttpRequest, account_id: str) -> SearchForm:
