@@ -97,20 +97,17 @@ def measure(rounds: int) -> dict[str, object]:
 def _owner() -> object:
     """Give the big account's owner; make both, and its servers and devices, once."""
     from postbud.console.accounts import audit, people  # noqa: PLC0415
-    from postbud.console.accounts.models import Account, Membership, Person  # noqa: PLC0415
-    from postbud.console.servers.models import Server  # noqa: PLC0415
+    from postbud.console.accounts.models import Person  # noqa: PLC0415
+    from postbud.console.accounts.services import create_account  # noqa: PLC0415
+    from postbud.console.servers.services import create_server  # noqa: PLC0415
 
-    found = Person.objects.filter(email="bench@postbud.example").first()
-    if found is not None:
-        return found
     actor = audit.Actor("command", "bench")
-    person = people.create_person(actor, "bench@postbud.example", "four quiet otters read")
-    account = Account.objects.create(id=BIG_ACCOUNT, name="Bench")
-    Membership.objects.create(account=account, person=person, role="owner")
-    for number in range(3):
-        Server.objects.create(
-            id=f"srv_{BIG_ACCOUNT[5:]}_{number}", account=account, name=f"Server {number}", kind="transactional"
-        )
+    found = Person.objects.filter(email="search@postbud.example").first()
+    person = found or people.create_person(actor, "search@postbud.example", "four quiet otters read")
+    if found is None:
+        create_account(actor, "Bench", owner=person, account_id=BIG_ACCOUNT)
+        for number in range(3):
+            create_server(actor, BIG_ACCOUNT, f"Server {number}", "transactional", server_id=f"srv_{BIG_ACCOUNT[5:]}_{number}")
     return person
 
 

@@ -55,7 +55,7 @@ async def test_a_spool_of_the_version_before_is_brought_forward_with_its_mail_an
     await spool.close()
     connection = apsw.Connection(str(tmp_path / "worker-0" / "spool.db"))
     connection.execute("DROP INDEX event_message; ALTER TABLE event DROP COLUMN message; DROP TABLE idempotency")
-    connection.execute("UPDATE meta SET value = 2 WHERE name = 'version'")
+    connection.execute("UPDATE meta SET value = 3 WHERE name = 'version'")
     connection.close()
     spool = await Spool.open(tmp_path / "worker-0", SMALL)
     try:

@@ -156,7 +156,9 @@ async def test_a_spool_of_the_version_before_is_counted_once_and_then_told(tmp_p
     connection = apsw.Connection(str(tmp_path / "spool.db"))
     for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
         connection.execute(f"DROP TRIGGER {name}")
-    connection.execute("DROP TABLE tally; UPDATE meta SET value = 2 WHERE name = 'version'")
+    connection.execute("DROP TABLE tally; DROP TABLE idempotency")
+    connection.execute("DROP INDEX event_message; ALTER TABLE event DROP COLUMN message")
+    connection.execute("UPDATE meta SET value = 2 WHERE name = 'version'")
     connection.close()
     spool = await Spool.open(tmp_path, SMALL)
     assert await agreed(spool) == (3, 0, 0)

@@ -141,9 +141,9 @@ class DeliveryRow(models.Model):
     class Meta:
         db_table = "mail_delivery"
         indexes = (
-            models.Index(fields=["account", "mailbox_hash", "message"], name="mail_delivery_mailbox"),
+            models.Index(fields=["account", "mailbox_hash", "message", "id"], name="mail_delivery_mailbox"),
             models.Index(
-                fields=["account", "state", "message"],
+                fields=["account", "state", "message", "id"],
                 name="mail_delivery_state",
                 condition=~models.Q(state=DeliveryState.DELIVERED),
             ),

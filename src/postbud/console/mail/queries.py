@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import OperationalError, connection, transaction
-from django.db.models import Q
+from django.db.models import BooleanField, Q
+from django.db.models.expressions import RawSQL
 
 from postbud.console.fields import from_micros
 from postbud.console.link.secrets import hash_mailbox
-from postbud.console.mail.models import DeliveryQuerySet, DeliveryRow, MessageRow, message_floor
+from postbud.console.mail.models import DeliveryQuerySet, DeliveryRow, DeliveryState, MessageRow, message_floor
 from postbud.model.ids import to_octets
 from postbud.model.mailbox import Mailbox, MailboxError
 
@@ -26,7 +27,12 @@ _FIRST_SLICE = timedelta(minutes=30)
 _WIDEST_SLICE = timedelta(days=8)
 _NEAR = timedelta(minutes=10)  # a delivery's id and its message's are made together
 _SECONDS = 0.8  # for one answer
-_STATEMENT_MILLISECONDS = 1500
+_STATEMENT_SECONDS = 0.4  # for one of its statements, but the narrowest
+_NARROWEST_SLICE = timedelta(minutes=1)
+_LONGEST_STATEMENT_SECONDS = 5.0
+# the condition of the index of states, word for word: SQLite sees in no parameter that it holds
+_NOT_DELIVERED = RawSQL("NOT (mail_delivery.state = 'delivered')", (), output_field=BooleanField())
+_INSTRUCTIONS = 20_000  # of SQLite's machine, a millisecond or so
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +93,16 @@ class Page:
 
 def find(search: Search, before: Position | None = None, limit: int = PAGE) -> Page:
     """Give the newest deliveries that agree, before a position."""
-    rows = _wanted(search)
-    if before is not None:
-        rows = rows.filter(
-            Q(message__lt=before.message) | Q(message=before.message, id__lt=before.delivery), message__lte=before.message
-        )
-    if not search.walks:
-        found = list(rows.between(search.account, search.start, search.end).order_by("-message", "-id")[: limit + 1])
-        return _page(found, limit)
-    return _walk(search, rows, limit)
+    if search.walks:
+        return _walk(search, _before(_wanted(search), before), limit)
+    # each state by itself comes from its index in order; all together would be sorted, or looked for row by row
+    each = [replace(search, states=(state,)) for state in search.states] if len(search.states) > 1 else [search]
+    found: list[DeliveryRow] = []
+    for one in each:
+        rows = _before(_wanted(one), before).between(search.account, search.start, search.end)
+        found += rows.order_by("-message", "-id")[: limit + 1]
+    found.sort(key=lambda row: (row.message, row.id), reverse=True)
+    return _page(found, limit)
 
 
 def newer(search: Search, after: Position, limit: int = PAGE) -> list[DeliveryRow]:
@@ -103,7 +110,7 @@ def newer(search: Search, after: Position, limit: int = PAGE) -> list[DeliveryRo
     rows = _wanted(search).between(search.account, search.start, search.end)
     later = Q(message__gt=after.message) | Q(message=after.message, id__gt=after.delivery)
     rows = rows.filter(later, message__gte=after.message)
-    with _bounded():
+    with _bounded(_LONGEST_STATEMENT_SECONDS):
         return list(rows.order_by("-message", "-id")[:limit])
 
 
@@ -164,12 +171,21 @@ def _wanted(search: Search) -> DeliveryQuerySet:
         )
     if search.states:
         rows = rows.filter(state__in=search.states)
+        if DeliveryState.DELIVERED not in search.states:
+            rows = rows.filter(_NOT_DELIVERED)
     for column in ("server", "credential", "from_domain", "site"):
         if value := getattr(search, column):
             rows = rows.filter(**{column: value})
     if search.reply_code is not None:
         rows = rows.filter(reply_code=search.reply_code)
     return rows
+
+
+def _before(rows: DeliveryQuerySet, position: Position | None) -> DeliveryQuerySet:
+    if position is None:
+        return rows
+    earlier = Q(message__lt=position.message) | Q(message=position.message, id__lt=position.delivery)
+    return rows.filter(earlier, message__lte=position.message)
 
 
 def _walk(search: Search, rows: DeliveryQuerySet, limit: int) -> Page:
@@ -179,19 +195,20 @@ def _walk(search: Search, rows: DeliveryQuerySet, limit: int) -> Page:
     end, width = search.end, _FIRST_SLICE
     while end > floor and len(found) <= limit:
         start = max(floor, end - width)
+        slice_began = time.monotonic()
+        narrow = width <= _NARROWEST_SLICE
         try:
-            with _bounded():
-                slice_began = time.monotonic()
+            with _bounded(_LONGEST_STATEMENT_SECONDS if narrow else _STATEMENT_SECONDS):
                 found += rows.between(search.account, start, end).order_by("-message", "-id")[: limit + 1 - len(found)]
-        except OperationalError:  # the statement took too long: a narrower slice, or an answer that says how far it came
-            if width <= _FIRST_SLICE:
-                break
-            width = max(width / 8, _FIRST_SLICE)
-            continue
-        end = start
-        if time.monotonic() - slice_began < _SECONDS / 8:
-            width = min(width * 2, _WIDEST_SLICE)
-        if time.monotonic() - began > _SECONDS:
+        except OperationalError:  # it took too long: a narrower slice; no page waits for longer than the narrowest
+            if narrow:
+                raise
+            width = max(width / 8, _NARROWEST_SLICE)
+        else:
+            end = start
+            if time.monotonic() - slice_began < _SECONDS / 8:
+                width = min(width * 2, _WIDEST_SLICE)
+        if end < search.end and time.monotonic() - began > _SECONDS:
             break
     page = _page(found, limit)
     partial = page.older is None and end > search.start
@@ -205,14 +222,25 @@ def _page(found: list[DeliveryRow], limit: int) -> Page:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
-    """Let no statement of the block run for longer than a person waits (PostgreSQL; SQLite's slices are narrow enough)."""
-    if connection.vendor != "postgresql":
-        yield
+def _bounded(seconds: float) -> Iterator[None]:
+    """Let no statement of the block run for longer.
+
+    Raises:
+        OperationalError: One would have.
+    """
+    if connection.vendor == "postgresql":
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            yield
         return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_MILLISECONDS}")
+    connection.ensure_connection()
+    until = time.monotonic() + seconds
+    embedded = connection.connection
+    embedded.set_progress_handler(lambda: time.monotonic() > until, _INSTRUCTIONS)
+    try:
         yield
+    finally:
+        embedded.set_progress_handler(None, 0)
 
 
 def _mailbox(text: str) -> Mailbox | None:

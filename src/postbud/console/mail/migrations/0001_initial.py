@@ -191,10 +191,10 @@ class Migration(migrations.Migration):
             options={
                 "db_table": "mail_delivery",
                 "indexes": [
-                    models.Index(fields=["account", "mailbox_hash", "message"], name="mail_delivery_mailbox"),
+                    models.Index(fields=["account", "mailbox_hash", "message", "id"], name="mail_delivery_mailbox"),
                     models.Index(
                         condition=models.Q(("state", "delivered"), _negated=True),
-                        fields=["account", "state", "message"],
+                        fields=["account", "state", "message", "id"],
                         name="mail_delivery_state",
                     ),
                 ],
