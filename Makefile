@@ -73,10 +73,10 @@ screenshots: $(VENV)/dev.stamp ## Every page, light, dark, small and in Danish, 
 debian:
 	@.ci/debian
 
-npm: tests/interop/node_modules/.package-lock.json
+npm: tests/interop/node_modules/.package-lock.json tests/browser/node_modules/.package-lock.json
 
-tests/interop/node_modules/.package-lock.json: tests/interop/package-lock.json
-	@npm ci --prefix tests/interop --silent --no-progress --ignore-scripts
+%/node_modules/.package-lock.json: %/package-lock.json
+	@npm ci --prefix $* --silent --no-progress --ignore-scripts
 	@touch $@
 
 $(BIN)/python:

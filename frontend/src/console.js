@@ -128,6 +128,11 @@ if (zone && !document.cookie.includes("zone=")) remember("zone", zone);
 document.addEventListener("htmx:afterSwap", (event) => prepare(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => { prepare(document); webauthn(document); });
 
+// A message's page looks again while it waits, but not while somebody reads what they unfolded.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.id === "message" && document.querySelector("#message details[open]")) event.detail.shouldSwap = false;
+});
+
 // The live tail of the message log: each look asks for what came after the first row, and how the waiting rows stand.
 document.addEventListener("htmx:configRequest", (event) => {
   if (!("tail" in event.target.dataset)) return;

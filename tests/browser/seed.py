@@ -8,12 +8,16 @@ import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
 
 import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "postbud.console.settings")
 django.setup()
 
+_HTML = """<div style="font:16px sans-serif;max-width:32em"><h2>Faktura 10432</h2><p>Kære kunde</p>
+<p>Hermed faktura 10432. <b>Tak for handlen.</b></p><p style="color:#666">Holm Bogtryk · Havnegade 4 · 8000 Aarhus</p></div>"""
 PASSWORD = "heather tractor window lighthouse"
 
 
@@ -24,7 +28,9 @@ def main() -> None:
     from postbud.console.accounts import audit, membership, people, services
     from postbud.console.domains.services import add_domain, verify_domain
     from postbud.console.founding import ensure_installation
+    from postbud.console.hooks import services as hooks
     from postbud.console.mail.ingest import ingest
+    from postbud.console.mail.services import keep_view
     from postbud.console.servers import services as servers
     from tests.browser.mail_day import MailDay
 
@@ -61,6 +67,10 @@ def main() -> None:
     servers.rotate_credential(actor, account.id, made["Front door camera"]["id"], timedelta(days=1))
     senders = [(one["server"], one["id"]) for name, one in made.items() if name not in ("Staging shop", "Front door camera")]
     ingest(MailDay(datetime.now(UTC), account.id, "holm.example").batch(senders, 240))
+    message, content = _kept(account.id, office.id, made["Invoices"]["id"])
+    endpoint, _ = hooks.create_endpoint(actor, account.id, "https://shop.holm.example/postbud", [], datetime.now(UTC))
+    hook = hooks.send_test(actor, account.id, endpoint.id, datetime.now(UTC))
+    keep_view(actor, account.id, ada.id, "Bounced this week", "period=7d&state=bounced")
     sys.stdout.write(
         json.dumps(
             {
@@ -71,9 +81,33 @@ def main() -> None:
                 "sandbox": sandbox.id,
                 "credentials": made,
                 "domain": domain.id,
+                "message": message,
+                "content": content,
+                "endpoint": endpoint.id,
+                "hook": hook.pk,
             }
         )
     )
+
+
+def _kept(account: str, server: str, credential: str) -> tuple[str, str]:
+    """Give a message that bounced, and one whose content is kept."""
+    from postbud.console.configuration import current
+    from postbud.console.link.content import ContentStore
+    from postbud.console.mail.models import DeliveryRow
+
+    bounced = DeliveryRow.objects.filter(account=account, state="bounced").first()
+    kept = DeliveryRow.objects.filter(account=account, server=server, credential=credential, state="delivered").first()
+    assert bounced is not None
+    assert kept is not None
+    letter = EmailMessage()
+    letter["From"], letter["To"], letter["Subject"] = "Holm Bogtryk <faktura@holm.example>", kept.mailbox, kept.subject
+    letter.set_content("Kære kunde\n\nHermed faktura 10432. Tak for handlen.\n\nHolm Bogtryk\n")
+    letter.add_alternative(_HTML, subtype="html")
+    letter.add_attachment(b"%PDF-1.4" + bytes(48_000), maintype="application", subtype="pdf", filename="faktura-10432.pdf")
+    store = ContentStore(current().folder / "content")
+    store.put(account, server, kept.message, letter.as_bytes(policy=SMTP), datetime.now(UTC))
+    return bounced.message, kept.message
 
 
 if __name__ == "__main__":

@@ -152,6 +152,20 @@ def test_the_live_tail_gives_what_is_newer_and_what_changed(log: Log) -> None:
     assert list(other.context["rows"]) == []
 
 
+def test_an_empty_log_that_is_watched_is_swapped_when_the_first_row_comes(log: Log) -> None:
+    asked = {"HX-Target": "results", "X-Still-Empty": "yes"}
+    assert b"hx-trigger" in log.browser.get(log.address).content
+    assert log.browser.get(log.address, headers=asked).status_code == 204
+    log.accepted("ann@b.example")
+    answer = log.browser.get(log.address, headers=asked)
+    assert (answer.status_code, b"ann@b.example" in answer.content) == (200, True)
+
+
+def test_nothing_is_said_of_a_past_in_which_there_was_nothing(log: Log) -> None:
+    log.accepted("ann@b.example")
+    assert log.browser.get(log.address, {"q": "absent"}).context["page"].looked_back_to is None
+
+
 def test_a_messages_page_tells_its_story_in_order_and_what_to_mend(log: Log) -> None:
     event = log.accepted("ann@b.example", "bob@c.example", subject="Invoice 12", tag="shop")
     said = {"enhanced": "4.7.1", "classified": "temporary", "transcript": "RCPT TO:<ann@b.example>\n451 4.7.1 Greylisted"}

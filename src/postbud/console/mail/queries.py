@@ -211,8 +211,12 @@ def _walk(search: Search, rows: DeliveryQuerySet, limit: int) -> Page:
         if end < search.end and time.monotonic() - began > _SECONDS:
             break
     page = _page(found, limit)
-    partial = page.older is None and end > search.start
+    partial = page.older is None and end > search.start and _has_older(search.account, end)
     return replace(page, looked_back_to=end) if partial else page
+
+
+def _has_older(account: str, end: datetime) -> bool:
+    return DeliveryRow.objects.filter(account=account, message__lt=message_floor(end)).exists()
 
 
 def _page(found: list[DeliveryRow], limit: int) -> Page:

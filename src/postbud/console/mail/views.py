@@ -53,6 +53,8 @@ def messages(request: HttpRequest, account_id: str) -> HttpResponse:
     search = form.search(account_id)
     before = Position.parse(request.GET.get("before", ""))
     page = queries.find(search, before)
+    if request.headers.get("X-Still-Empty") and not page.rows:
+        return HttpResponse(status=204)  # an empty log that is watched: nothing to swap yet
     context = {
         "form": form,
         "page": page,

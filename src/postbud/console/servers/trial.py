@@ -8,6 +8,7 @@ import smtplib
 import ssl
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate
 
 TIMEOUT_SECONDS = 10.0
@@ -38,7 +39,7 @@ def send_trial(*, relay: str, username: str, secret: str, sender: str, recipient
             smtp.mail(sender)
             code, said = smtp.rcpt(recipient)
             if code < 300:
-                code, said = smtp.data(message.as_bytes())
+                code, said = smtp.data(message.as_bytes(policy=SMTP))
     except smtplib.SMTPResponseException as error:
         return Trial(reply=_text(error.smtp_code, error.smtp_error))
     except (OSError, smtplib.SMTPException):
