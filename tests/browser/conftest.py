@@ -1,4 +1,4 @@
-"""The whole product, once for all browser tests, and a browser that visits it."""
+"""The whole product and a browser that visits it, for one module: Playwright's loop runs as long as its browser does."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.system.product import Product
 expect.set_options(timeout=20_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """`postbud serve --demo`, reached by a name, since passkeys want one."""
     why = missing()
@@ -26,7 +26,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome(product: Product) -> Iterator[Browser]:
     """Chromium, started once."""
     with chromium() as browser:
