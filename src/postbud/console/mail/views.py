@@ -55,6 +55,7 @@ def messages(request: HttpRequest, account_id: str) -> HttpResponse:
     page = queries.find(search, before)
     if request.headers.get("X-Still-Empty") and not page.rows:
         return HttpResponse(status=204)  # an empty log that is watched: nothing to swap yet
+    views, asked_query = _views(request, account_id), services.clean_query(request.GET.urlencode())
     context = {
         "form": form,
         "page": page,
@@ -64,8 +65,9 @@ def messages(request: HttpRequest, account_id: str) -> HttpResponse:
         "narrowed": form.narrowed,
         "nothing_sent": not page.rows and not form.narrowed and not DeliveryRow.objects.filter(account=account_id).exists(),
         "servers": Server.objects.filter(account_id=account_id).count(),
-        "views": _views(request, account_id),
-        "asked": services.clean_query(request.GET.urlencode()),
+        "views": views,
+        "asked": asked_query,
+        "kept": any(view.query == asked_query for view in views),
     }
     context |= {
         "pickers": [_control(form, name) for name in ("period", "state", "server")],
