@@ -57,8 +57,8 @@ PAGES = [
     Shown("sessions", "usersessions_list", "/me/sessions/"),
     Shown("operator", "accounts:operator", "/operator/accounts/", OPERATOR),
 ]
-# no page of its own: a fragment, a file, a frame's content, or there only for a moment (the walk comes by)
+# no page of its own: a fragment, a file, for programs, a frame's content, or there only for a moment (the walk comes by)
 NO_PAGE = {
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
-    "accounts:invitation",
+    "accounts:invitation", "api:message",
 }  # fmt: skip

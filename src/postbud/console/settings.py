@@ -39,6 +39,7 @@ INSTALLED_APPS = [
     "postbud.console.mail",
     "postbud.console.hooks",
     "postbud.console.jobs",
+    "postbud.console.api",
     "allauth",
     "allauth.account",
     "allauth.mfa",

@@ -17,7 +17,7 @@ from django.shortcuts import redirect, render
 from postbud.console.accounts.models import Account, Membership, Person, Role
 from postbud.console.accounts.second_factor import lacks_factor
 
-Scope = Literal["public", "person", "account", "operator"]
+Scope = Literal["public", "person", "account", "operator", "key"]
 
 
 class Permission(Enum):
@@ -103,8 +103,10 @@ def route(
     Other methods get 405: what changes something names POST only.
 
     Raises:
-        ValueError: An account's view without a permission.
+        ValueError: An account's view without a permission; `key`, which is for `api.keyed` to declare.
     """
+    if scope == "key":
+        raise ValueError("addresses for programs are declared by `api.keyed`")
     if (scope == "account") != (permission is not None):
         raise ValueError("a view of an account, and no other, names a permission")
     access = Access(scope, permission, methods)
