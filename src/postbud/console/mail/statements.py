@@ -34,18 +34,15 @@ class Statement:
             if connection.vendor == "sqlite":
                 cursor.executemany(self.sqlite, rows)
             else:
-                cursor.execute(self.postgresql, (_as_json(tuple(self.columns), rows),))
+                cursor.execute(self.postgresql, (self._as_json(rows),))
             return int(cursor.rowcount)
 
-
-def _as_json(names: tuple[str, ...], rows: Sequence[Row]) -> str:
-    """Give rows as a JSON array of objects; octets are JSON already."""
-    objects = [dict(zip(names, map(_raw, row), strict=True)) for row in rows]
-    return msgspec.json.encode(objects).decode()
-
-
-def _raw(value: Any) -> Any:
-    return msgspec.Raw(value) if type(value) is bytes else value
+    def _as_json(self, rows: Sequence[Row]) -> str:
+        """Give rows as a JSON array of objects; octets are JSON already."""
+        names = tuple(self.columns)
+        if "json" in self.columns.values():
+            rows = [[msgspec.Raw(value) if type(value) is bytes else value for value in row] for row in rows]
+        return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
 
 
 def _insert(table: str, columns: dict[str, str], conflict: str, expressions: dict[str, str] | None = None) -> Statement:
