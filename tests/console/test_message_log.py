@@ -297,7 +297,16 @@ def test_a_kept_search_is_its_persons_alone(log: Log) -> None:
     assert SavedView.objects.get() == view
 
 
-@pytest.mark.parametrize("given", [{"name": "", "query": "q=x"}, {"name": "x", "query": ""}, {"name": "\n", "query": "q=x"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": "", "query": "q=x"},
+        {"name": "x", "query": ""},
+        {"name": "\n", "query": "q=x"},
+        {"name": "a\0", "query": "q=x"},
+        {"name": "x", "query": "q=%00"},
+    ],
+)
 def test_what_cannot_be_kept_is_said_on_the_page(log: Log, given: dict[str, str]) -> None:
     page = log.browser.post(f"{log.address}views/", given, follow=True)
     assert page.status_code == 200

@@ -81,7 +81,7 @@ def clean_query(query: str) -> str:
         return ""
     kept = QueryDict(mutable=True)
     for name in SearchForm.base_fields:
-        if value := given.get(name, "").strip():
+        if (value := given.get(name, "").strip()) and "\x00" not in value:  # PostgreSQL holds none
             kept[name] = value
     return kept.urlencode()
 
