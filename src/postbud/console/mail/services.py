@@ -26,7 +26,6 @@ ALLOWED = {
     "release": CommandKind.RELEASE,
     "cancel": CommandKind.CANCEL,
     "hold": CommandKind.HOLD,
-    "resend": CommandKind.RESEND,
 }
 
 

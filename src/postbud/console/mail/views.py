@@ -34,7 +34,6 @@ _COMMAND_WORDS = {
     "release": _("Release"),
     "cancel": _("Cancel"),
     "hold": _("Hold"),
-    "resend": _("Resend"),
 }
 _IDS = ("msg_", "dlv_")
 _MORE = ("mailbox", "credential", "domain", "site", "code", "start", "end")
