@@ -85,7 +85,7 @@ def test_what_is_anothers_answers_as_what_never_was(world: World) -> None:
             answer = world.get(public_id)
             assert answer.status_code == 404
             assert answer.content.replace(public_id.encode(), b"ID") == never.content.replace(NOWHERE.encode(), b"ID")
-            assert sorted(answer.headers.items()) == sorted(never.headers.items())
+            assert dict(answer.headers) | {"Expires": ""} == dict(never.headers) | {"Expires": ""}
     _, key = world.new_key(world.account, second)
     assert world.get(beside.message, key).status_code == 200
 
