@@ -244,7 +244,7 @@ def test_status_is_asked_at_every_step_and_for_who_is_idle(server: Server) -> No
         if point == "end":
             envelope(wire)
             wire.expect("DATA", 354)
-            wire.send(CONTENT)
+            wire.send(b"From: a@acme.example\r\n\r\nHello\r\n")  # no line of one dot: nothing ends it before the block
             server.gate.status = Refusal(Why.BLOCKED, "Account is blocked", close=True)
             wire.send(b".\r\n")
             assert wire.reply().code == 550
