@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from postbud.app.config import Settings
-from postbud.delivery.commands import Commands
+from postbud.delivery.commands import Changed, Commands
 from postbud.delivery.holds import Holds
 from postbud.delivery.keeping import Keeping
 from postbud.link.leases import MonthLeases
@@ -25,6 +25,8 @@ from postbud.net.http import LinkAddress, LinkClient
 from postbud.spool import leases as spool_leases
 from postbud.spool.marks import Marks
 from postbud.spool.sqlite import Spool
+from postbud.submission.accept import SubmissionGate
+from postbud.submission.resend import Resending
 from postbud.telemetry.logs import Log
 
 _LOOK_SECONDS = 0.1
@@ -119,10 +121,17 @@ class ConsoleParts:
         )  # fmt: skip
 
     def commands(
-        self, spool: Spool, holds: Holds, replica: Replica, clock: Callable[[], float], on_changed: Callable[[], None], log: Log
-    ) -> Commands:
+        self, spool: Spool, holds: Holds, replica: Replica, gate: SubmissionGate, clock: Callable[[], float],
+        on_changed: Callable[[], None], log: Log,
+    ) -> Commands:  # fmt: skip
         """Give what carries out commands."""
-        return Commands(Marks(spool), holds, replica, spool.ids.event, clock, on_changed, log)
+        resending = Resending(gate, spool, self.client, clock)
+
+        async def resend(command: CommandRecord) -> Changed | None:
+            resent = await resending.carry_out(command)
+            return Changed(1 if resent.message else 0, resent.message, resent.reason) if resent is not None else None
+
+        return Commands(Marks(spool), holds, replica, spool.ids.event, clock, on_changed, resend, log)
 
     def follower(self, replica: Replica, commands: Commands, on_problem: Callable[[str], None]) -> ReplicaFollower:
         """Give what follows the replica on disk."""

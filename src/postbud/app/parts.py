@@ -143,7 +143,7 @@ def wire(
     attempts = Attempts(
         spool, replica, signer, recorder, notifier, cache,
         lambda message, deliveries: admitting[0].admit(message, deliveries),  # noqa: PLW0108 (it is made below)
-        clock, counters, held, log, keeping.copy if keeping is not None else None,
+        clock, counters, held, log, keeping,
     )  # fmt: skip
     captures = Captures(
         attempts, Recorder(_CAPTURE_SCHEDULE, classifier, spool.ids.event, clock, dice.random),
@@ -236,7 +236,7 @@ def _connect(
         parts.follower = source.follower(parts.replica, on_problem)
         parts.shipper = source.shipper(parts.spool, parts.clock)
         return
-    commands = source.commands(parts.spool, parts.holds, parts.replica, parts.clock, on_changed, parts.log)
+    commands = source.commands(parts.spool, parts.holds, parts.replica, parts.submission, parts.clock, on_changed, parts.log)
     parts.follower = source.follower(parts.replica, commands, on_problem)
     parts.shipper = source.shipper(parts.spool, parts.clock, dice, parts.log)
     if months is not None and keeping is not None:

@@ -5,11 +5,12 @@ since delivering anew would be a duplicate of our own making (P2).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from postbud.delivery.cache import ContentCache
 from postbud.delivery.held import HeldOctets
+from postbud.delivery.keeping import Keeping
 from postbud.delivery.lane import Active
 from postbud.delivery.notify import Notifier
 from postbud.delivery.record import Change, Recorder
@@ -23,7 +24,7 @@ from postbud.model.account import SYSTEM_ACCOUNT, Status
 from postbud.model.content import Content
 from postbud.model.delivery import Delivery, Hold, Message, State
 from postbud.model.event import EventKind
-from postbud.model.outcome import Bounced, Deferred, Delivered, Outcome
+from postbud.model.outcome import Bounced, Deferred, Outcome
 from postbud.model.refusal import Refusal, Why
 from postbud.shaping.holding import hold
 from postbud.spool.sqlite import Spool
@@ -63,10 +64,10 @@ class Attempts:
         counters: DeliveryCounters,
         held: HeldOctets,
         log: Log,
-        keep: Callable[[Message, Content], Awaitable[None]] | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
-        """`keep` is told of each content of which something was delivered, before that is recorded."""
-        self._keep = keep
+        """`keeping` is given each content of which a delivery ends, before that is recorded."""
+        self._keeping = keeping
         self._spool = spool
         self._replica = replica
         self._signer = signer
@@ -218,8 +219,10 @@ class Attempts:
         changes = [
             self._recorder.apply(message, active.delivery, outcome) for active, outcome in zip(batch, outcomes, strict=True)
         ]
-        if self._keep is not None and content is not None and any(isinstance(outcome, Delivered) for outcome in outcomes):
-            await self._keep(message, content)
+        if self._keeping is not None and self._keeping.wants(message) and _some_end(changes):
+            content = content if content is not None else await self._content_or_none(message)
+            if content is not None:
+                await self._keeping.copy(message, content)
         if any(change.notice for change in changes):
             content = content if content is not None else await self._content_or_none(message)
             content = await self._notifier.returnable(message, content, changes)
@@ -270,6 +273,10 @@ class Attempts:
                 recipient_domain=change.delivery.domain, attempt=change.delivery.attempts, reply=event.reply or event.reason,
                 host=event.host, address=event.address, tls=event.tls, latency_seconds=event.latency_seconds,
             )  # fmt: skip
+
+
+def _some_end(changes: Sequence[Change]) -> bool:
+    return any(change.delivery.state is not State.QUEUED for change in changes)
 
 
 def _seven_bit(content: Content) -> Content | None:

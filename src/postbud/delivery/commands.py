@@ -1,12 +1,14 @@
-"""Commands of the console, carried out on this worker's queue: retry, hold, release, cancel (flow 5).
+"""Commands of the console, carried out on this worker's queue: retry, hold, release, cancel, resend (flow 5).
 
 Each is carried out once: its id is remembered in the spool, in the commit of the `commanded` event that answers it, until it
-expires. A worker that dies between the change and the answer carries it out again, which changes nothing more. Invariant: a
-command about an account changes that account's deliveries only; one that selects nothing by name is not carried out.
+expires. A worker that dies between the change and the answer carries it out again, which changes nothing more. Resending may
+wait for the console, so it has a queue of its own and holds nothing else up. Invariant: a command about an account changes that
+account's deliveries only; one that selects nothing by name is not carried out.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,37 +29,54 @@ from postbud.telemetry.logs import Log
 _AGAIN_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a command did here: how many deliveries it changed, which message it made, why it did nothing."""
+
+    deliveries: int = 0
+    message: str = ""
+    reason: str = ""
+
+
 class Commands:
     """Takes commands as the directory brings them, and carries them out one after the other."""
 
     def __init__(
         self, marks: Marks, holds: Holds, replica: Replica, new_event_id: Callable[[], EventId], clock: Callable[[], float],
-        on_changed: Callable[[], None], log: Log,
+        on_changed: Callable[[], None], resend: Callable[[CommandRecord], Awaitable[Changed | None]], log: Log,
     ) -> None:  # fmt: skip
-        """`on_changed` hears that what is held changed."""
+        """`on_changed` hears that what is held changed; `resend` sends a delivery again, None: it is another worker's."""
         self._marks = marks
         self._holds = holds
         self._replica = replica
         self._new_event_id = new_event_id
         self._clock = clock
         self._on_changed = on_changed
+        self._resend = resend
         self._log = log
         self._queue: asyncio.Queue[CommandRecord] = asyncio.Queue()
+        self._slow: asyncio.Queue[CommandRecord] = asyncio.Queue()
         self._done: dict[str, float] = {}
 
     def put(self, commands: Iterable[CommandRecord]) -> None:
         """Take commands; those that are known or expired are passed over when their turn comes."""
         for command in commands:
-            self._queue.put_nowait(command)
+            queue = self._slow if command.command is CommandKind.RESEND else self._queue
+            queue.put_nowait(command)
 
     async def run(self) -> None:
         """Carry out until cancelled."""
         self._done = await self._marks.load(self._clock())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work(self._queue))
+            group.create_task(self._work(self._slow))
+
+    async def _work(self, queue: "asyncio.Queue[CommandRecord]") -> None:
         while True:
-            command = await self._queue.get()
+            command = await queue.get()
             if not await self._carry_out(command):
                 await asyncio.sleep(_AGAIN_SECONDS)
-                self._queue.put_nowait(command)
+                queue.put_nowait(command)
 
     async def _carry_out(self, command: CommandRecord) -> bool:
         """Carry one out if that is still to be done; False: the spool does not take it now."""
@@ -66,6 +85,9 @@ class Commands:
             return True
         try:
             changed = await self._change(command)
+            if changed is None:
+                self._done[command.id] = command.expires_at.timestamp()
+                return True
             await self._marks.answer(command.id, command.expires_at.timestamp(), self._answer(command, changed, now), now)
         except SpoolBroken:
             raise
@@ -73,12 +95,18 @@ class Commands:
             self._log.warning("command_waits", command=command.id, why=refusal.private or refusal.public)
             return False
         self._done[command.id] = command.expires_at.timestamp()
-        self._log.info("commanded", command=command.id, kind=command.command.value, changed=changed)
-        if changed:
+        self._log.info("commanded", command=command.id, kind=command.command.value, changed=changed.deliveries)
+        if changed.deliveries:
             self._on_changed()
         return True
 
-    async def _change(self, command: CommandRecord) -> int:
+    async def _change(self, command: CommandRecord) -> Changed | None:
+        """Do it; None when another worker is to do it and to answer."""
+        if command.command is CommandKind.RESEND:
+            return await self._resend(command)
+        return Changed(await self._change_queue(command))
+
+    async def _change_queue(self, command: CommandRecord) -> int:
         selector = command.selector
         if selector == Selector():
             return 0
@@ -119,7 +147,7 @@ class Commands:
 
         return matches
 
-    def _answer(self, command: CommandRecord, changed: int, now: float) -> bytes:
+    def _answer(self, command: CommandRecord, changed: Changed, now: float) -> bytes:
         return msgspec.json.encode(
             Event(
                 id=self._new_event_id(),
@@ -127,6 +155,8 @@ class Commands:
                 at=datetime.fromtimestamp(now, UTC),
                 account=command.selector.account or "",
                 command=command.id,
-                changed=changed,
+                changed=changed.deliveries,
+                message=changed.message,
+                reason=changed.reason,
             )
         )

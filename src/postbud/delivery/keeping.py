@@ -1,4 +1,4 @@
-"""Content of servers that keep it: copied aside when a delivery succeeds, and put at the console from there (flow 7).
+"""Content of servers that keep it: copied aside when a delivery ends, and put at the console from there (flow 7).
 
 Best effort, and tried again: a copy survives restarts, but is not synced, and of too many the newest are left out. Mail never
 waits for the console; a copy is made before the result is recorded, since the spool forgets the content then.
@@ -40,14 +40,16 @@ class Keeping:
         self._roused = asyncio.Event()
         self.problem: str | None = None
 
+    def wants(self, message: Message) -> bool:
+        """Tell whether the content of a message is to be kept: its server says so, and it is no report of ours."""
+        server = self._replica.directory.server(message.account, message.server)
+        return server is not None and server.keep_content and not message.is_dsn
+
     async def copy(self, message: Message, content: Content) -> None:
-        """Copy a content aside if its server keeps content.
+        """Copy a content aside.
 
         Never raises for want of room: then it is not kept, and somebody hears of it.
         """
-        server = self._replica.directory.server(message.account, message.server)
-        if server is None or not server.keep_content or message.is_dsn:
-            return
         path = self._folder / f"{message.id}.{message.account}.{message.server}"
         try:
             if await asyncio.to_thread(self._write, path, content):

@@ -75,5 +75,5 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     hold: str = ""
     transcript: str = ""
     findings: tuple[str, ...] = ()
-    command: str = ""  # `commanded` only: the command's id
+    command: str = ""  # `commanded` only: the command's id; `message` is then what it made, `reason` why it did nothing
     changed: int = 0  # `commanded` only: how many deliveries it changed

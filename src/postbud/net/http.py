@@ -16,7 +16,7 @@ import msgspec
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
-MAX_ANSWER_OCTETS = 64 * 1024 * 1024
+MAX_ANSWER_OCTETS = 64 * 1024 * 1024  # what the console keeps of one content at most
 _TRANSIENT = frozenset({408, 425, 429})
 _SHOWN_OCTETS = 200
 
@@ -96,6 +96,14 @@ class LinkClient:
             LinkDown, LinkRefused.
         """
         await self._ask("PUT", path, body, query=query, content_type="message/rfc822")
+
+    async def octets(self, path: str, query: Query | None = None) -> bytes:
+        """Ask for a content, whole; at most 64 MiB.
+
+        Raises:
+            LinkDown, LinkRefused.
+        """
+        return await self._ask("GET", path, query=query)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -25,6 +25,7 @@ from postbud.console.link.threads import Busy, Threads, Unavailable
 from postbud.console.link.waiting import Sequencer
 from postbud.console.mail.ingest import ingest, mark_of, may_ship
 from postbud.model.link import WAIT_SECONDS, EventBatch, HighWater, LeaseRequest, NodeState
+from postbud.model.sealed import SealError
 from postbud.telemetry.logs import Log, configure
 
 MAX_BATCH_OCTETS = 32 * 1024 * 1024
@@ -78,6 +79,7 @@ class Link:
             self._route("/link/quota", self.post_quota, "POST"),
             self._route("/link/state", self.post_state, "POST"),
             self._route("/link/content/{message}", self.put_content, "PUT"),
+            self._route("/link/content/{message}", self.get_content, "GET"),
             self._route("/link/health", self.get_health, "GET"),
         ]
 
@@ -162,6 +164,22 @@ class Link:
         body = await _body(request, MAX_OCTETS)
         await self._writing.run(self._put, account, server, request.path_params["message"], body)
         return Response(status_code=204)
+
+    async def get_content(self, request: Request) -> Response:
+        """Give back a content to the relay that was told to send it again: `command` in the query is what told it."""
+        command = request.query_params.get("command", "")
+        octets = await self._reading.run(self._resendable, command, request.path_params["message"])
+        if octets is None:
+            raise Problem(404, "Not kept")
+        return Response(octets, media_type="message/rfc822")
+
+    def _resendable(self, command: str, message: str) -> bytes | None:
+        account = services.account_to_resend(command, message, self._clock())
+        try:
+            return self._content.read(account, message) if account is not None else None
+        except (OSError, SealError) as error:
+            self._log.error("content_not_read", message=message, why=str(error))
+            return None
 
     def _put(self, account: str, server: str, message: str, body: bytes) -> None:
         if not server_is_of(account, server, message):

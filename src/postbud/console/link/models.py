@@ -100,6 +100,8 @@ class Command(models.Model):
     answers = models.IntegerField(default=0)
     changed = models.IntegerField(default=0)
     answered_at = InstantField(null=True)
+    made = IdField(default="")  # the message that a relay made of it
+    said = models.CharField(max_length=300, default="")  # why a relay did nothing
     withdrawn = models.BooleanField(default=False)
 
     class Meta:

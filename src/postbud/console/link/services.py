@@ -96,6 +96,12 @@ def issue_command(kind: CommandKind, selector: Selector, account: str, now: date
     return command
 
 
+def account_to_resend(command: str, message: str, now: datetime) -> str | None:
+    """Give the account whose message a command that still holds wants sent again; None: there is no such command."""
+    told = Command.objects.filter(id=command, command=CommandKind.RESEND.value, expires_at__gt=now).first()
+    return told.account if told is not None and told.selector.get("message") == message else None
+
+
 def clear(now: datetime) -> int:
     """Withdraw commands that expired, forget old ones and old leases; give how many rows changed. Some a call: call again."""
     with write():

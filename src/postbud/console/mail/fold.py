@@ -7,6 +7,7 @@ Invariant: a final state is never left, and an older event never undoes a younge
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,26 @@ _WAITING = frozenset(state.value for state in WAITING)
 _COHORTS = {state: f"of_{state}" for state in _STATES.values()}
 _HOLD_BITS = {name: 1 << bit for bit, name in enumerate(HOLDS)}
 _UNKNOWN_HOLD = "operator"  # a holder of a newer relay
+
+_MAX_REASON = 300
+
+
+class CommandAnswer(NamedTuple):
+    """What workers answered to one command: how many answered, what they changed, when, what was made, why nothing was."""
+
+    answers: int = 0
+    changed: int = 0
+    at: int = 0
+    made: str = ""
+    said: str = ""
+
+    def and_also(self, event: NumberedEvent, at: int) -> "CommandAnswer":
+        """Give the answer with one more worker's."""
+        made, said = event.message[:_MAX_KEY], event.reason[:_MAX_REASON]
+        return CommandAnswer(self.answers + 1, self.changed + event.changed, at, made or self.made, said or self.said)
+
+
+NOT_ANSWERED = CommandAnswer()
 
 MailboxHash = Callable[[str, str], int]  # account, mailbox → signed 64 bits
 
@@ -140,7 +161,7 @@ class Folded:
     holds: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)  # bits to set, bits to clear, at
     returns: dict[tuple[str, str, str], str] = field(default_factory=dict)
     used: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # (account, credential) → at, client
-    commands: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # id → answers, changed, at
+    commands: dict[str, CommandAnswer] = field(default_factory=dict)  # by id
     tally: Tally = field(default_factory=Tally)
     unfit: int = 0
 
@@ -174,8 +195,7 @@ class Folder:
             elif kind is EventKind.DSN_RECEIVED:
                 self._returned(event, at)
             elif kind is EventKind.COMMANDED:
-                answers, changed, _ = folded.commands.get(event.command, (0, 0, 0))
-                folded.commands[event.command] = (answers + 1, changed + event.changed, at)
+                folded.commands[event.command] = folded.commands.get(event.command, NOT_ANSWERED).and_also(event, at)
         return folded
 
     def _keep(self, event: NumberedEvent, at: int) -> None:

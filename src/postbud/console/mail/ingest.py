@@ -25,7 +25,8 @@ _LOCK_MARK = "UPDATE link_spoolmark SET at = %s WHERE spool = %s RETURNING seq" 
 _SET_MARK = "UPDATE link_spoolmark SET seq = %s, node = %s WHERE spool = %s"
 # all accounts: an answer names its command
 _ANSWER = """
-UPDATE link_command SET answers = answers + %s, changed = changed + %s, answered_at = %s WHERE id = %s
+UPDATE link_command SET answers = answers + %s, changed = changed + %s, answered_at = %s,
+made = CASE WHEN %s = '' THEN made ELSE %s END, said = CASE WHEN %s = '' THEN said ELSE %s END WHERE id = %s
 """
 # all accounts: an id is of one event, and each is asked for with its account
 _KNOWN = "SELECT 1 FROM mail_event WHERE account = %s AND message = %s AND id = %s"
@@ -119,8 +120,9 @@ def _apply(folded: Folded, events: Sequence[NumberedEvent], now: int) -> None:
     statements.RETURNS.run([(*key, action) for key, action in sorted(folded.returns.items())])
     note_uses(folded.used)
     with connection.cursor() as cursor:
-        for command, (answers, changed, at) in sorted(folded.commands.items()):
-            cursor.execute(_ANSWER, (answers, changed, at, command))
+        for command, told in sorted(folded.commands.items()):
+            made, said = told.made, told.said
+            cursor.execute(_ANSWER, (told.answers, told.changed, told.at, made, made, said, said, command))
         outbox.tell(cursor, events, now)
     statements.ROLLUPS.run(folded.tally.rollups())
     statements.LATENCIES.run(folded.tally.bins())

@@ -3,7 +3,8 @@
 Each is one transaction with its audit entry. Invariant: a kept search is its person's and its account's.
 """
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from django.http import QueryDict
 from django.utils.translation import gettext as _
@@ -11,10 +12,10 @@ from django.utils.translation import gettext as _
 from postbud.console.accounts import audit
 from postbud.console.accounts.services import clean_name
 from postbud.console.ids import new_id
-from postbud.console.link.models import Command
+from postbud.console.link.models import Command, Content
 from postbud.console.link.services import issue_command
 from postbud.console.mail.forms import SearchForm
-from postbud.console.mail.models import SavedView
+from postbud.console.mail.models import DeliveryRow, DeliveryState, MessageRow, SavedView
 from postbud.console.refused import Refused
 from postbud.console.transaction import write
 from postbud.model.link import CommandKind, Selector
@@ -27,6 +28,8 @@ ALLOWED = {
     "cancel": CommandKind.CANCEL,
     "hold": CommandKind.HOLD,
 }
+_ENDED = frozenset({DeliveryState.DELIVERED, DeliveryState.BOUNCED, DeliveryState.EXPIRED, DeliveryState.CANCELLED})
+RESENT_WITHIN = timedelta(days=7)  # relays keep the events of accepted mail that long (`spool.event_days`)
 
 
 def command(who: audit.Actor, account: str, what: CommandKind, message: str, now: datetime, delivery: str = "") -> Command:
@@ -37,6 +40,35 @@ def command(who: audit.Actor, account: str, what: CommandKind, message: str, now
         after = {"command": what.value, "delivery": delivery} if delivery else {"command": what.value}
         audit.record(who, account, "message.command", message, after=after)
     return told
+
+
+def resendable(message: MessageRow, deliveries: Iterable[DeliveryRow], now: datetime, *, kept: bool) -> set[str]:
+    """Give the deliveries of a message that can be sent again; `kept`: the console has its content.
+
+    A relay has it too while other recipients wait. What is older than its events, a relay does not know any more.
+    """
+    deliveries = list(deliveries)
+    if now - message.at > RESENT_WITHIN or not (kept or any(not one.is_final for one in deliveries)):
+        return set()
+    return {one.id for one in deliveries if one.state in _ENDED}
+
+
+def resend(who: audit.Actor, account: str, message: MessageRow, delivery: str, now: datetime) -> Command:
+    """Tell the relay that took a message to send it to one recipient again, as a new message.
+
+    Raises:
+        Refused: It has not ended, or its content is gone.
+    """
+    kept = has_content(account, message.id)
+    mine = DeliveryRow.objects.filter(account=account, message=message.id)
+    if delivery not in resendable(message, mine, now, kept=kept):
+        raise Refused("delivery", _("This cannot be sent again: it still waits, or its content is not kept any more."))
+    return command(who, account, CommandKind.RESEND, message.id, now, delivery)
+
+
+def has_content(account: str, message: str) -> bool:
+    """Tell whether the console keeps the content of a message."""
+    return Content.objects.filter(account=account, message=message).exists()
 
 
 def keep_view(who: audit.Actor, account: str, person: str, name: str, query: str) -> SavedView:

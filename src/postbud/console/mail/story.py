@@ -29,6 +29,7 @@ _LOOKS: dict[str, tuple[str, str, str | Promise]] = {  # kind → colour, icon, 
     "held": ("held", "player-pause", _("Held")),
     "released": ("info", "player-play", _("Released")),
     "quarantined": ("bad", "alert-triangle", _("Set aside for the operator")),
+    "commanded": ("info", "refresh", _("Sent again by hand")),
     "dsn_received": ("warn", "mail-x", _("A report came back")),
 }
 

@@ -13,7 +13,7 @@ from postbud.console.accounts.audit import actor_of
 from postbud.console.accounts.permissions import Permission, may, route
 from postbud.console.configuration import current
 from postbud.console.link.content import ContentStore
-from postbud.console.link.models import Command, Content
+from postbud.console.link.models import Command
 from postbud.console.mail import queries, services
 from postbud.console.mail.export import as_csv, as_ndjson
 from postbud.console.mail.forms import SearchForm
@@ -34,6 +34,7 @@ _COMMAND_WORDS = {
     "release": _("Release"),
     "cancel": _("Cancel"),
     "hold": _("Hold"),
+    "resend": _("Send again"),
 }
 _IDS = ("msg_", "dlv_")
 _MORE = ("mailbox", "credential", "domain", "site", "code", "start", "end")
@@ -100,15 +101,21 @@ def message(request: HttpRequest, account_id: str, message_id: str) -> HttpRespo
     if found is None:
         raise Http404
     deliveries = list(DeliveryRow.objects.filter(account=account_id, message=found.id).order_by("id")[:_DELIVERIES])
+    kept = services.has_content(account_id, found.id)
+    sendable = may(request, Permission.SEND)
+    commands = _commands(account_id, found.id)
     context = {
         "message": found,
         "story": tell(found, deliveries),
-        "commands": _commands(account_id, found.id),
+        "commands": commands,
+        "asked": any(one["answered_at"] is None for one in commands),
         "names": _names(account_id),
-        "may_send": may(request, Permission.SEND),
+        "may_send": sendable,
+        "resendable": services.resendable(found, deliveries, timezone.now(), kept=kept) if sendable else set(),
+        "resent_from": _resent_from(account_id, found.id),
         "waiting": any(not one.is_final for one in deliveries),
         "held": any(one.state == DeliveryState.HELD for one in deliveries),
-        "content": may(request, Permission.CONTENT) and _has_content(account_id, found.id),
+        "content": kept and may(request, Permission.CONTENT),
     }
     return render(request, "mail/message.html", context)
 
@@ -117,9 +124,15 @@ def message(request: HttpRequest, account_id: str, message_id: str) -> HttpRespo
 def act(request: HttpRequest, account_id: str, message_id: str) -> HttpResponse:
     """Tell the relays to do something with a message."""
     found = queries.message_of(account_id, message_id)
-    wanted = services.ALLOWED.get(request.POST.get("command", ""))
     if found is None:
         raise Http404
+    if delivery := request.POST.get("resend"):
+        try:
+            services.resend(actor_of(request), account_id, found, delivery, timezone.now())
+        except Refused as refused:
+            as_message(request, refused)
+        return redirect("mail:message", account_id, found.id)
+    wanted = services.ALLOWED.get(request.POST.get("command", ""))
     if wanted is None:
         raise BadRequest("no such command")
     services.command(actor_of(request), account_id, wanted, found.id, timezone.now())
@@ -226,14 +239,18 @@ def _commands(account_id: str, message_id: str) -> list[dict[str, object]]:
             "word": _COMMAND_WORDS.get(one.command, one.command),
             "answered_at": one.answered_at,
             "changed": one.changed,
+            "made": one.made,
+            "said": one.said,
             "created_at": one.created_at,
         }
         for one in told
     ]
 
 
-def _has_content(account_id: str, message_id: str) -> bool:
-    return Content.objects.filter(account=account_id, message=message_id).exists()
+def _resent_from(account_id: str, message_id: str) -> str:
+    """Give the message that this one is a repetition of, empty when it is none."""
+    told = Command.objects.filter(account=account_id, made=message_id).first()
+    return str(told.selector.get("message", "")) if told is not None else ""
 
 
 def _form(request: HttpRequest, account_id: str) -> SearchForm:

@@ -9,59 +9,114 @@ import postbud.console.servers.models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Server',
+            name="Server",
             fields=[
-                ('id', postbud.console.fields.IdField(default=postbud.console.servers.models.new_server_id, max_length=64, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=120, verbose_name='name')),
-                ('kind', models.CharField(choices=[('transactional', 'Transactional'), ('marketing', 'Marketing'), ('sandbox', 'Sandbox')], max_length=16, verbose_name='kind')),
-                ('status', models.CharField(choices=[('active', 'Active'), ('paused', 'Paused'), ('blocked', 'Blocked')], default='active', max_length=10)),
-                ('pool', models.CharField(blank=True, default='', max_length=64)),
-                ('hourly_cap', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='recipients an hour')),
-                ('keep_content', models.BooleanField(default=False, verbose_name='keep content after delivery')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='servers', to='accounts.account')),
+                (
+                    "id",
+                    postbud.console.fields.IdField(
+                        default=postbud.console.servers.models.new_server_id, max_length=64, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(max_length=120, verbose_name="name")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("transactional", "Transactional"), ("marketing", "Marketing"), ("sandbox", "Sandbox")],
+                        max_length=16,
+                        verbose_name="kind",
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("active", "Active"), ("paused", "Paused"), ("blocked", "Blocked")],
+                        default="active",
+                        max_length=10,
+                    ),
+                ),
+                ("pool", models.CharField(blank=True, default="", max_length=64)),
+                ("hourly_cap", models.PositiveBigIntegerField(blank=True, null=True, verbose_name="recipients an hour")),
+                ("keep_content", models.BooleanField(default=False, verbose_name="keep content after delivery")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="servers", to="accounts.account"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Credential',
+            name="Credential",
             fields=[
-                ('id', postbud.console.fields.IdField(default=postbud.console.servers.models.new_credential_id, max_length=64, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('smtp', 'Username and password'), ('network', 'Network'), ('api', 'API key')], max_length=8, verbose_name='kind')),
-                ('name', models.CharField(max_length=120, verbose_name='name of the device or program')),
-                ('icon', models.CharField(blank=True, default='', max_length=32)),
-                ('username', models.CharField(blank=True, max_length=64, null=True, unique=True, verbose_name='username')),
-                ('secret_hash', models.CharField(blank=True, default='', max_length=200)),
-                ('former_hash', models.CharField(blank=True, default='', max_length=200)),
-                ('former_until', models.DateTimeField(blank=True, null=True)),
-                ('networks', models.JSONField(blank=True, default=list, verbose_name='networks')),
-                ('allow_from', models.JSONField(blank=True, default=list, verbose_name='allowed From addresses')),
-                ('hourly_cap', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='recipients an hour')),
-                ('normalise_line_ends', models.BooleanField(default=False, verbose_name='mend line ends')),
-                ('status', models.CharField(choices=[('active', 'Active'), ('paused', 'Paused'), ('revoked', 'Revoked')], default='active', max_length=10)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, null=True)),
-                ('last_address', models.CharField(blank=True, default='', max_length=45)),
-                ('last_client', models.CharField(blank=True, default='', max_length=255)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='credentials', to='accounts.account')),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='credentials', to='servers.server')),
+                (
+                    "id",
+                    postbud.console.fields.IdField(
+                        default=postbud.console.servers.models.new_credential_id,
+                        max_length=64,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("smtp", "Username and password"), ("network", "Network"), ("api", "API key")],
+                        max_length=8,
+                        verbose_name="kind",
+                    ),
+                ),
+                ("name", models.CharField(max_length=120, verbose_name="name of the device or program")),
+                ("icon", models.CharField(blank=True, default="", max_length=32)),
+                ("username", models.CharField(blank=True, max_length=64, null=True, unique=True, verbose_name="username")),
+                ("secret_hash", models.CharField(blank=True, default="", max_length=200)),
+                ("former_hash", models.CharField(blank=True, default="", max_length=200)),
+                ("former_until", models.DateTimeField(blank=True, null=True)),
+                ("networks", models.JSONField(blank=True, default=list, verbose_name="networks")),
+                ("allow_from", models.JSONField(blank=True, default=list, verbose_name="allowed From addresses")),
+                ("hourly_cap", models.PositiveBigIntegerField(blank=True, null=True, verbose_name="recipients an hour")),
+                ("normalise_line_ends", models.BooleanField(default=False, verbose_name="mend line ends")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("active", "Active"), ("paused", "Paused"), ("revoked", "Revoked")],
+                        default="active",
+                        max_length=10,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                ("last_address", models.CharField(blank=True, default="", max_length=45)),
+                ("last_client", models.CharField(blank=True, default="", max_length=255)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="credentials", to="accounts.account"
+                    ),
+                ),
+                (
+                    "server",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="credentials", to="servers.server"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='server',
-            constraint=models.UniqueConstraint(fields=('account', 'name'), name='servers_server_name'),
+            model_name="server",
+            constraint=models.UniqueConstraint(fields=("account", "name"), name="servers_server_name"),
         ),
         migrations.AddIndex(
-            model_name='credential',
-            index=models.Index(fields=['account', 'server', 'created_at'], name='servers_credential_server'),
+            model_name="credential",
+            index=models.Index(fields=["account", "server", "created_at"], name="servers_credential_server"),
         ),
     ]
