@@ -1,12 +1,11 @@
 """Every address of the pages declares who may call it, and keeps to it: walked through the resolver, none is forgotten."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import URLPattern
 
 from postbud.console.accounts import membership
 from postbud.console.accounts.models import Account, AuditHead, Person
@@ -19,22 +18,14 @@ from postbud.console.link.content import ContentStore
 from postbud.console.mail.ingest import ingest
 from postbud.console.mail.services import keep_view
 from postbud.console.servers.services import create_credential
+from tests.console import permission_page
 from tests.console.link_server import AT, Relay
 from tests.console.making import CONSOLE, browser_of, make_account, make_member, make_person, make_server
 
 _NAMED = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 
 
-def patterns(resolver: Any = None, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
-    for pattern in (resolver or get_resolver()).url_patterns:
-        path = prefix + str(pattern.pattern)
-        if isinstance(pattern, URLResolver):
-            yield from patterns(pattern, path)
-        else:
-            yield path, pattern
-
-
-ROUTES = list(patterns())
+ROUTES = list(permission_page.patterns())
 OURS = [(path, access) for path, pattern in ROUTES if (access := access_of(pattern.callback)) is not None]
 OF_ACCOUNTS = [(path, access) for path, access in OURS if access.scope == "account"]
 
@@ -60,6 +51,12 @@ def test_what_is_listed_of_others_exists() -> None:
 def test_every_address_below_an_account_is_of_its_members_only() -> None:
     assert [path for path, access in OURS if "<str:account_id>" in path and access.scope != "account"] == []
     assert [path for path, _ in OF_ACCOUNTS if not path.startswith("a/<str:account_id>/")] == []
+
+
+def test_the_page_of_permissions_says_what_is_declared() -> None:
+    assert permission_page.PAGE.read_text("utf-8") == permission_page.page(), (
+        "`python -m tests.console.permission_page --write` writes it"
+    )
 
 
 class World:

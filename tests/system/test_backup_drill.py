@@ -48,9 +48,9 @@ def test_a_console_that_was_restored_is_complete_again_and_nothing_is_delivered_
         assert len(sink.received()) == received  # nothing was delivered again
         message, _ = send(product, "then@dest.example")
         product.wait_state(message, "delivered")
-        counted = product.rows(
-            "SELECT sum(delivered) AS delivered FROM mail_rollup WHERE account != '' AND dimension = ''"
-        )[0]["delivered"]
+        counted = product.rows("SELECT sum(delivered) AS delivered FROM mail_rollup WHERE account != '' AND dimension = ''")[0][
+            "delivered"
+        ]
         assert counted == len(before) + len(after) + 1  # no event was counted twice either
     finally:
         product.close()

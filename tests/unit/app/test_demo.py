@@ -96,7 +96,12 @@ def test_what_was_printed_is_noted_for_programs_and_for_nobody_else(tmp_path: Pa
     assert set(said["servers"][0]) == {"id", "kind", "domain", "username", "secret", "api_key"}
     assert demo.read_noted(settings.data) == noted
     text = demo.welcome(noted, settings.data)
-    for words in ("http://127.0.0.1:8000", "swaks --server 127.0.0.1:2525", "smtplib", "curl http://127.0.0.1:8025/v1/messages"):
+    for words in (
+        "http://127.0.0.1:8000",
+        "swaks --server 127.0.0.1:2525",
+        "smtplib",
+        "curl http://127.0.0.1:8025/v1/messages",
+    ):
         assert words in text
 
 
