@@ -42,6 +42,11 @@ PAGES = [
     Shown("server-settings", "servers:edit", "{a}/servers/{server}/settings/"),
     Shown("credential-new", "servers:credential_create", "{a}/servers/{server}/credentials/new/"),
     Shown("credential", "servers:credential", "{a}/credentials/{printer}/"),
+    Shown("domains", "domains:domains", "{a}/domains/"),
+    Shown("domains-fresh", "domains:domains", "{fresh}/domains/"),
+    Shown("domain-new", "domains:create", "{a}/domains/new/"),
+    Shown("domain", "domains:domain", "{a}/domains/{domain}/"),
+    Shown("domain-pending", "domains:domain", "{a}/domains/{pending}/"),
     Shown("webhooks", "hooks:endpoints", "{a}/webhooks/"),
     Shown("webhook-new", "hooks:create", "{a}/webhooks/new/"),
     Shown("webhook", "hooks:endpoint", "{a}/webhooks/{endpoint}/"),
@@ -59,6 +64,7 @@ PAGES = [
 ]
 # no page of its own: a fragment, a file, for programs, a frame's content, or there only for a moment (the walk comes by)
 NO_PAGE = {
+    "domains:zone",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
     "accounts:invitation", "api:message",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
+from typing import Any
 
 import django
 
@@ -48,6 +49,8 @@ def main() -> None:
     membership.invite(actor, account.id, "carla@holm.example", "viewer")
     domain = add_domain(actor, account.id, "holm.example")
     verify_domain(who, account.id, domain.id)
+    pending = add_domain(actor, account.id, "post.holm.example")
+    _looked_at(pending)
     office = servers.create_server(actor, account.id, "Office devices", "transactional")
     news = servers.create_server(actor, account.id, "Newsletter", "marketing")
     sandbox = servers.create_server(actor, account.id, "Try-out", "sandbox")
@@ -81,6 +84,7 @@ def main() -> None:
                 "sandbox": sandbox.id,
                 "credentials": made,
                 "domain": domain.id,
+                "pending": pending.id,
                 "message": message,
                 "content": content,
                 "endpoint": endpoint.id,
@@ -88,6 +92,27 @@ def main() -> None:
             }
         )
     )
+
+
+def _looked_at(domain: Any) -> None:
+    """Write down a look at a domain at which one record is wrong and others are missing."""
+    from postbud.console.domains import checking
+    from postbud.console.domains.looking import Dmarc, Seen, Sight
+    from postbud.console.domains.records import Purpose
+
+    now = datetime.now(UTC)
+    states = {Purpose.PROOF: "missing", Purpose.DKIM: "wrong", Purpose.RETURN_PATH: "present"}
+    seen = [
+        Seen(one.purpose.value, one.name, states[one.purpose], one.selector, ("v=DKIM1; k=rsa; p=MIIBIjANBgkqhk",))
+        if one.algorithm == "rsa-sha256"
+        else Seen(one.purpose.value, one.name, "missing" if one.algorithm else states[one.purpose], one.selector)
+        for one in checking.records_of(domain)
+    ]
+    dmarc = Dmarc(
+        "post.holm.example", "none", "post.holm.example", "holm.example", ("mailto:dmarc@holm.example",), removed_tags=("pct",)
+    )
+    sight = Sight(now, tuple(seen), dmarc, ("v=spf1 mx -all",), "present", "holm.example", ("ns1.simply.com", "ns2.simply.com"))
+    checking.note_sight(domain.account_id, domain.id, sight, now)
 
 
 def _kept(account: str, server: str, credential: str) -> tuple[str, str]:

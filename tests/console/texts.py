@@ -36,7 +36,7 @@ class Text:
 def texts(folder: Path = CONSOLE) -> Iterator[Text]:
     """Give every text below a folder."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix == ".html":
+        if path.suffix in {".html", ".txt"}:
             source = templatize(path.read_text(), origin=str(path))
         elif path.suffix == ".py" and "migrations" not in path.parts:
             source = path.read_text()

@@ -92,6 +92,7 @@ class DnsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[dns]`."""
 
     nameservers: list[str] = []  # "address" or "address:port"; empty: the system's
+    networks: list[str] = []  # where customers' own name servers may be, beside the public internet
 
 
 class SpoolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from postbud.app.config import Settings
 from postbud.app.node import link_socket
 from postbud.app.parts import server_tls
 from postbud.app.programs import end_with_supervisor, say_ready, stop_signals
+from postbud.app.translate import nameservers
 from postbud.console.configuration import ConsoleSettings
 from postbud.telemetry.logs import Log
 from postbud.telemetry.logs import configure as configure_logs
@@ -55,6 +56,8 @@ def console_settings(settings: Settings, *, demo: bool = False) -> ConsoleSettin
         api_url=table.api_url or f"http://{settings.config.api.address}",
         link_address=table.link_address,
         trusted_proxies=list(table.trusted_proxies),
+        nameservers=[f"{host}:{port}" for host, port in nameservers(settings)],
+        dns_networks=list(settings.config.dns.networks),
         hook_networks=list(table.hook_networks),
         hook_ports=list(table.hook_ports),
         link_socket=str(link_socket(settings)),

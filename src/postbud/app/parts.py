@@ -179,7 +179,10 @@ def wire(
     returns = Returns(spool, notifier, classifier, spool.accepted_event, admit, spool.ids.event, clock)
     inbound = InboundGate(
         InboundSettings(settings.hostname, relay.bounce_domain, settings.data / "inbound"),
-        spool, token_keys, Owners(settings.data / "run", spool.spool_id, returns.record).deliver, clock, log,
+        spool,
+        token_keys,
+        lambda domain: replica.directory.is_return_path(domain),  # noqa: PLW0108 (the directory is replaced)
+        Owners(settings.data / "run", spool.spool_id, returns.record).deliver, clock, log,
     )  # fmt: skip
     smtp_counters = SmtpCounters()
     sessions = Sessions(limits(settings), smtp_counters, log, group)

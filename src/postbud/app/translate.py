@@ -71,7 +71,7 @@ def egress_settings(settings: Settings) -> EgressSettings:
         timers=timers,
         limits=SiteLimits(connections=relay.connections_per_site, messages_per_connection=relay.messages_per_connection),
         shaping=shaping(settings),
-        dns=ResolverSettings(nameservers=tuple(_nameserver(text) for text in settings.config.dns.nameservers)),
+        dns=ResolverSettings(nameservers=nameservers(settings)),
         allowed_networks=networks(relay.allow_private_networks, "relay.allow_private_networks"),
         port=relay.smtp_port,
     )
@@ -130,6 +130,15 @@ def networks(texts: list[str], what: str) -> tuple[IPv4Network | IPv6Network, ..
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
         raise SettingsError(f"{what}: {error}") from error
+
+
+def nameservers(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Give the name servers to ask, as (address, port); none: the system's.
+
+    Raises:
+        SettingsError: One of them is no address.
+    """
+    return tuple(_nameserver(text) for text in settings.config.dns.nameservers)
 
 
 def _nameserver(text: str) -> tuple[str, int]:

@@ -30,6 +30,8 @@ class ConsoleSettings(msgspec.Struct, frozen=True):
     trusted_proxies: list[str] = []
     link_socket: str = ""
     system_smtp: str = "127.0.0.1:2525"
+    nameservers: list[str] = []  # "address:port"; empty: the system's
+    dns_networks: list[str] = []  # where name servers of customers' domains may be, beside the public internet
     hook_networks: list[str] = []  # networks beside the public internet that webhooks may be posted to
     hook_ports: list[int] = msgspec.field(default_factory=lambda: [80, 443])
 

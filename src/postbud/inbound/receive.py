@@ -62,14 +62,19 @@ class InboundGate:
         settings: InboundSettings,
         spool: Spool,
         token_keys: Callable[[], TokenKeys],
+        is_return_path: Callable[[str], bool],
         deliver: Deliver,
         clock: Callable[[], float],
         log: Log,
     ) -> None:
-        """`deliver` hands a bounce to the worker that accepted the message; it answers what became of it."""
+        """`is_return_path` knows customers' names for our bounce host.
+
+        `deliver` hands a bounce to the worker that accepted the message; it answers what became of it.
+        """
         self._settings = settings
         self._spool = spool
         self._token_keys = token_keys
+        self._is_return_path = is_return_path
         self._deliver = deliver
         self._clock = clock
         self._log = log
@@ -100,7 +105,8 @@ class InboundGate:
     def rcpt(self, identity: object, client: Client, recipient: Recipient, earlier: int) -> None:
         """Accept our own mailboxes only; a bad token hears the same as an unknown mailbox (rows H2, H8)."""
         del identity, client
-        if recipient.mailbox.domain not in (self._settings.hostname, self._settings.bounce_domain):
+        domain = recipient.mailbox.domain
+        if domain not in (self._settings.hostname, self._settings.bounce_domain) and not self._is_return_path(domain):
             raise Refusal(Why.NOT_ALLOWED, "relaying denied: not a domain of ours")
         if earlier >= self.recipients_limit:
             raise Refusal(Why.TOO_MANY_RECIPIENTS, f"at most {self.recipients_limit} recipients a message")
@@ -142,7 +148,8 @@ class InboundGate:
     def _token_id(self, mailbox: Mailbox) -> str | None:
         """Give the public id that a return path names; None unless the token is ours and of that purpose."""
         local_part = mailbox.local_part.lower()
-        if mailbox.domain != self._settings.bounce_domain or not local_part.startswith(_RETURN_PATH_PREFIX):
+        ours = mailbox.domain == self._settings.bounce_domain or self._is_return_path(mailbox.domain)
+        if not ours or not local_part.startswith(_RETURN_PATH_PREFIX):
             return None
         token = local_part[len(_RETURN_PATH_PREFIX) :]
         today = int(self._clock() // _DAY_SECONDS)

@@ -175,7 +175,7 @@ class Records:
             id=AccountId(record.id),
             name=record.name,
             status=record.status,
-            domains=tuple(Domain(domain.name, tuple(self._dkim_key(domain, key) for key in domain.keys)) for domain in domains),
+            domains=tuple(self._domain(domain) for domain in domains),
             servers=tuple(self._server(server) for server in servers),
             block_reference=record.block_reference,
             hourly_cap=record.hourly_cap,
@@ -199,6 +199,9 @@ class Records:
                 yield _credential(self._credentials[each])
             except ValueError as error:
                 self.problems[account_id] = f"credential {each}: {error}"
+
+    def _domain(self, domain: DomainRecord) -> Domain:
+        return Domain(domain.name, tuple(self._dkim_key(domain, key) for key in domain.keys), domain.return_path)
 
     def _dkim_key(self, domain: DomainRecord, key: SealedKey) -> DkimKey:
         if key.sealed is None:

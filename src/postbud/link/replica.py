@@ -167,6 +167,11 @@ class Directory:
             name = name.partition(".")[2]
         return None
 
+    def is_return_path(self, domain: str) -> bool:
+        """Tell whether a domain is one below a verified domain that leads to our bounce host."""
+        owners = self._owners.get(domain.partition(".")[2], {})
+        return any(one.return_path == domain for one in owners.values())
+
     def is_suppressed(self, account: AccountId, mailbox_key: str) -> bool:
         """Whether a mailbox is suppressed for the platform or the account."""
         return self.suppressions.hold(account, mailbox_key)

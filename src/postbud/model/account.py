@@ -37,10 +37,14 @@ class DkimKey(msgspec.Struct, frozen=True):
 
 
 class Domain(msgspec.Struct, frozen=True):
-    """A verified sending domain of an account; covers its subdomains. Without keys it is sent unsigned only if `unsigned`."""
+    """A verified sending domain of an account; covers its subdomains. Without keys it is sent unsigned only if `unsigned`.
+
+    `return_path`: a name below it that leads to our bounce host, so that SPF counts for it; empty: our own is used.
+    """
 
     name: str
     keys: tuple[DkimKey, ...] = ()
+    return_path: str = ""
 
 
 class Credential(msgspec.Struct, frozen=True):

@@ -70,12 +70,13 @@ class CredentialRecord(msgspec.Struct, frozen=True, omit_defaults=True, tag="cre
 
 
 class DomainRecord(msgspec.Struct, frozen=True, omit_defaults=True, tag="domain", tag_field="kind"):
-    """A verified domain of an account; `id` is `<account>/<name>`."""
+    """A verified domain of an account; `id` is `<account>/<name>`. `return_path` leads to our bounce host; empty: none does."""
 
     id: str
     account: str
     name: str
     keys: tuple[SealedKey, ...] = ()
+    return_path: str = ""
 
 
 class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True, tag="secret", tag_field="kind"):

@@ -197,7 +197,7 @@ class SubmissionGate:
             at,
             subject=decode_words(section.value(b"subject") or b"")[:_MAX_SUBJECT],
         )
-        deliveries = self._deliveries(message, envelope, context, now)
+        deliveries = self._deliveries(message, envelope, context, now, domain.return_path if domain is not None else "")
         await self._keep(identity, message, content, deliveries, ruling, memo)
         return accepted_as(message, deliveries)
 
@@ -325,10 +325,13 @@ class SubmissionGate:
             return ""
         return str(reverse_path if self._covers(grant, reverse_path.domain) else from_mailbox)
 
-    def _deliveries(self, message: Message, envelope: Envelope, context: SubmissionContext, now: float) -> list[Delivery]:
+    def _deliveries(
+        self, message: Message, envelope: Envelope, context: SubmissionContext, now: float, own: str
+    ) -> list[Delivery]:
+        """Make the deliveries; `own` is the signing domain's name for our bounce host, if it has one."""
         due_at = max(now, context.send_at.timestamp()) if context.send_at is not None else now
         day = int(now // _DAY_SECONDS)
-        shared = self._return_path(Purpose.RETURN_PATH_MESSAGE, message.id, day) if not message.marketing else None
+        shared = self._return_path(Purpose.RETURN_PATH_MESSAGE, message.id, day, own) if not message.marketing else None
         deliveries: dict[str, Delivery] = {}
         for recipient in envelope.recipients:
             mailbox = str(recipient.mailbox)
@@ -337,7 +340,7 @@ class SubmissionGate:
             delivery_id = self._spool.ids.delivery()
             return_path = shared
             if message.marketing:
-                return_path = self._return_path(Purpose.RETURN_PATH_DELIVERY, delivery_id, day)
+                return_path = self._return_path(Purpose.RETURN_PATH_DELIVERY, delivery_id, day, own)
             deliveries[mailbox] = Delivery(
                 id=delivery_id,
                 message_id=message.id,
@@ -352,10 +355,10 @@ class SubmissionGate:
             )
         return list(deliveries.values())
 
-    def _return_path(self, purpose: Purpose, public_id: str, day: int) -> str | None:
+    def _return_path(self, purpose: Purpose, public_id: str, day: int, own: str) -> str | None:
         if self._settings.bounce_domain is None:
             return None
-        return f"b-{self._token_keys().make(purpose, to_octets(public_id), day)}@{self._settings.bounce_domain}"
+        return f"b-{self._token_keys().make(purpose, to_octets(public_id), day)}@{own or self._settings.bounce_domain}"
 
     def _batch(self, message: Message, content: Content, deliveries: list[Delivery], ruling: Ruling) -> Batch:
         accepted = Event(

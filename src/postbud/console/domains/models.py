@@ -1,7 +1,7 @@
 """Sending domains of accounts and the DKIM keys that their mail is signed with.
 
-Does not know DNS. Invariant: private keys are sealed under `<account>/<domain>/<selector>` (`model.sealed`), never in
-the clear.
+Knows what DNS last said, not how it is asked. Invariant: private keys are sealed under `<account>/<domain>/<selector>`
+(`model.sealed`), never in the clear.
 """
 
 from django.db import models
@@ -35,6 +35,12 @@ class Domain(models.Model):
     status = models.CharField(max_length=10, choices=DomainStatus.choices, default=DomainStatus.PENDING)
     created_at = models.DateTimeField(default=timezone.now)
     verified_at = models.DateTimeField(null=True, blank=True)
+    by_word = models.BooleanField(default=False)  # an operator's word is the proof, and DNS takes nothing away
+    checked_at = models.DateTimeField(null=True, blank=True)
+    next_check_at = models.DateTimeField(default=timezone.now, db_index=True)
+    failing_since = models.DateTimeField(null=True, blank=True)  # when its proof was first found gone
+    warned_days = models.SmallIntegerField(default=0)  # the last of days 1, 3 and 6 on which its owners were warned
+    sight = models.JSONField(default=dict)  # `looking.Sight` of the last check
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["account", "name"], name="domains_domain_name"),)
@@ -44,8 +50,9 @@ class Domain(models.Model):
 
 
 class KeyStatus(models.TextChoices):
-    """Whether mail is signed with a key."""
+    """Whether mail is signed with a key. Pending: once its record is seen. Retired: its record stays for what is under way."""
 
+    PENDING = "pending", _("Pending")
     ACTIVE = "active", _("Active")
     RETIRED = "retired", _("Retired")
 
@@ -60,6 +67,7 @@ class DkimKey(models.Model):
     public_record = models.TextField()
     status = models.CharField(max_length=10, choices=KeyStatus.choices, default=KeyStatus.ACTIVE)
     created_at = models.DateTimeField(default=timezone.now)
+    retired_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["domain", "selector"], name="domains_key_selector"),)

@@ -1,7 +1,7 @@
 """Every write to domains: one function, one transaction, its audit entry included; relays are told last.
 
-Does not look into DNS: who verifies a domain has seen its proof (the operator, a demo). Invariant: relays know verified domains
-only, and those with every active key.
+Does not look into DNS: `checking` does, or somebody gives their word (an operator, a demo). Invariant: relays know verified
+domains only, and those with every active key; a new key signs nothing before its record was seen.
 """
 
 from typing import Any
@@ -13,7 +13,9 @@ from postbud.console.accounts import audit
 from postbud.console.accounts.models import Account, AccountStatus
 from postbud.console.configuration import current
 from postbud.console.domains.keys import MadeKey, make_keys
+from postbud.console.domains.looking import PRESENT
 from postbud.console.domains.models import DkimKey, Domain, DomainStatus, KeyStatus
+from postbud.console.domains.records import Purpose
 from postbud.console.link.publish import publish, withdraw
 from postbud.console.refused import Refused
 from postbud.console.transaction import write
@@ -42,8 +44,8 @@ def add_domain(who: audit.Actor, account: str, name: str) -> Domain:
         if Domain.objects.filter(account=account).count() >= MAX_DOMAINS:
             raise Refused("name", _("An account has at most %d domains.") % MAX_DOMAINS)
         domain = Domain.objects.create(account=found, name=cleaned)
-        _store(domain, made)
-        audit.record(who, account, "domain.add", domain.id, after=_shown(domain))
+        _store(domain, made, KeyStatus.PENDING)
+        audit.record(who, account, "domain.add", domain.id, after=shown(domain))
     return domain
 
 
@@ -55,34 +57,59 @@ def verify_domain(who: audit.Actor, account: str, domain: str) -> Domain:
     """
     if who.kind not in _TRUSTED:
         raise Refused("", _("Only an operator can do that."))
-    return _set_status(who, account, domain, "domain.verify", DomainStatus.VERIFIED)
+    with write():
+        found = locked(account, domain)
+        if found.status == DomainStatus.VERIFIED and found.by_word:
+            return found
+        before, found.status, found.by_word = str(found.status), DomainStatus.VERIFIED, True
+        found.verified_at, found.failing_since, found.warned_days = timezone.now(), None, 0
+        found.keys.filter(status=KeyStatus.PENDING).update(status=KeyStatus.ACTIVE)
+        found.save()
+        told = {"status": str(found.status), "by_word": True}
+        audit.record(who, account, "domain.verify", found.id, before={"status": before}, after=told)
+        publish_domain(found)
+    return found
 
 
 def lose_domain(who: audit.Actor, account: str, domain: str) -> Domain:
-    """Let no mail come from a domain whose proof is gone. Idempotent.
+    """Let no mail come from a domain whose proof is gone; a word that was given for it is taken back. Idempotent.
 
     Raises:
         Refused: The account has no such domain.
     """
-    return _set_status(who, account, domain, "domain.lose", DomainStatus.LOST)
+    with write():
+        found = locked(account, domain)
+        if found.status == DomainStatus.LOST:
+            return found
+        before, found.status, found.by_word = str(found.status), DomainStatus.LOST, False
+        found.save()
+        audit.record(who, account, "domain.lose", found.id, before={"status": before}, after={"status": str(found.status)})
+        publish_domain(found)
+    return found
 
 
 def rotate_keys(who: audit.Actor, account: str, domain: str) -> Domain:
-    """Make new keys and sign with them from now on; the former stay in the table, for signatures that are under way.
+    """Make new keys. They sign once their records are seen, and the former ones stop then; by an operator's word, at once.
 
     Raises:
-        Refused: The account has no such domain.
+        Refused: The account has no such domain, or keys from an earlier time still wait for their records.
     """
     name = Domain.objects.filter(account=account, id=domain).values_list("name", flat=True).first()
     made = make_keys(account, name) if name is not None else []
     with write():
-        found = _locked(account, domain)
-        before = _selectors(found)
-        found.keys.filter(status=KeyStatus.ACTIVE).update(status=KeyStatus.RETIRED)
-        _store(found, made)
-        told = {"selectors": before}, {"selectors": _selectors(found)}
-        audit.record(who, account, "domain.rotate", found.id, before=told[0], after=told[1])
-        _publish(found)
+        found = locked(account, domain)
+        if found.keys.filter(status=KeyStatus.PENDING).exists():
+            raise Refused("", _("New keys wait for their records already: publish those first."))
+        before, status = _selectors(found), KeyStatus.PENDING
+        if found.by_word:
+            found.keys.filter(status=KeyStatus.ACTIVE).update(status=KeyStatus.RETIRED, retired_at=timezone.now())
+            status = KeyStatus.ACTIVE
+        _store(found, made, status)
+        found.next_check_at = timezone.now()
+        found.save(update_fields=["next_check_at"])
+        after = {"selectors": [key.selector for key in made]}
+        audit.record(who, account, "domain.rotate", found.id, before={"selectors": before}, after=after)
+        publish_domain(found)
     return found
 
 
@@ -93,8 +120,8 @@ def remove_domain(who: audit.Actor, account: str, domain: str) -> None:
         Refused: The account has no such domain.
     """
     with write():
-        found = _locked(account, domain)
-        audit.record(who, account, "domain.remove", found.id, before=_shown(found))
+        found = locked(account, domain)
+        audit.record(who, account, "domain.remove", found.id, before=shown(found))
         withdraw("domain", f"{account}/{found.name}")
         found.delete()
 
@@ -119,38 +146,39 @@ def clean_domain(account: str, name: str) -> str:
     return cleaned
 
 
-def _set_status(who: audit.Actor, account: str, domain: str, action: str, wanted: DomainStatus) -> Domain:
-    with write():
-        found = _locked(account, domain)
-        if found.status == wanted:
-            return found
-        before, found.status = str(found.status), wanted
-        if wanted is DomainStatus.VERIFIED:
-            found.verified_at = timezone.now()
-        found.save()
-        audit.record(who, account, action, found.id, before={"status": before}, after={"status": str(wanted)})
-        _publish(found)
-    return found
-
-
-def _publish(domain: Domain) -> None:
+def publish_domain(domain: Domain) -> None:
+    """Tell relays what a domain is now. Inside of a transaction, last."""
     key = f"{domain.account_id}/{domain.name}"
     if domain.status != DomainStatus.VERIFIED:
         withdraw("domain", key)
         return
     active = domain.keys.filter(status=KeyStatus.ACTIVE).order_by("id")
     sealed = tuple(SealedKey(selector=one.selector, sealed=bytes(one.sealed)) for one in active)
-    publish(DomainRecord(id=key, account=domain.account_id, name=domain.name, keys=sealed))
+    own = return_path(domain)
+    publish(DomainRecord(id=key, account=domain.account_id, name=domain.name, keys=sealed, return_path=own))
 
 
-def _store(domain: Domain, made: list[MadeKey]) -> None:
+def return_path(domain: Domain) -> str:
+    """Give the domain's own name for our bounce host, as it was seen last; empty when it has none."""
+    seen = (domain.sight or {}).get("records", [])
+    purpose = Purpose.RETURN_PATH.value
+    return next((one["name"] for one in seen if one["purpose"] == purpose and one["state"] == PRESENT), "")
+
+
+def _store(domain: Domain, made: list[MadeKey], status: KeyStatus) -> None:
     for key in made:
         DkimKey.objects.create(
-            domain=domain, selector=key.selector, algorithm=key.algorithm, sealed=key.sealed, public_record=key.public_record
-        )
+            domain=domain, selector=key.selector, algorithm=key.algorithm, sealed=key.sealed,
+            public_record=key.public_record, status=status,
+        )  # fmt: skip
 
 
-def _locked(account: str, domain: str) -> Domain:
+def locked(account: str, domain: str) -> Domain:
+    """Give a domain of an account, locked until the transaction ends.
+
+    Raises:
+        Refused: The account has no such domain.
+    """
     found = Domain.objects.select_for_update().filter(account=account, id=domain).first()
     if found is None:
         raise Refused("domain", _("There is no such domain."))
@@ -161,5 +189,6 @@ def _selectors(domain: Domain) -> list[str]:
     return list(domain.keys.filter(status=KeyStatus.ACTIVE).order_by("id").values_list("selector", flat=True))
 
 
-def _shown(domain: Domain) -> dict[str, Any]:
+def shown(domain: Domain) -> dict[str, Any]:
+    """Give what the audit log tells of a domain."""
     return {"name": domain.name, "status": str(domain.status), "selectors": _selectors(domain)}

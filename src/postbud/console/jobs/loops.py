@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from postbud.console.accounts import membership, notices
 from postbud.console.accounts.sessions import forget_sessions
+from postbud.console.domains import checking
 from postbud.console.hooks import services as hooks
 from postbud.console.hooks.sender import Sender
 from postbud.console.link import services as link
@@ -38,6 +39,7 @@ def loops() -> tuple[Loop, ...]:
         Loop("send-hooks", 0.5, sender, sender.close),
         Loop("prune-hooks", 300.0, at_times(hooks.prune)),
         Loop("send-notices", 1.0, at_times(notices.send_due)),
+        Loop("check-domains", 10.0, in_batches(checking.check_due)),
         Loop("forget-sessions", 300.0, in_batches(forget_sessions)),
         Loop("forget-invitations", 3600.0, in_batches(membership.forget_invitations)),
         Loop("clear-link", 60.0, in_batches(link.clear)),

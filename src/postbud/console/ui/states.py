@@ -33,6 +33,12 @@ STATES: dict[str, tuple[str, str | Promise]] = {
     "pending": ("warn", _("Waiting for proof")),
     "verified": ("ok", _("Verified")),
     "lost": ("bad", _("Proof lost")),
+    # records in DNS
+    "present": ("ok", _("There")),
+    "wrong": ("bad", _("Wrong")),
+    "missing": ("warn", _("Missing")),
+    "unknown": ("", _("Unknown")),
+    "unchecked": ("", _("Not checked")),
     # kinds of server
     "transactional": ("info", _("Transactional")),
     "marketing": ("held", _("Marketing")),
