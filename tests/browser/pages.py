@@ -29,6 +29,10 @@ PAGES = [
     Shown("start", "accounts:start", "/", NINA),
     Shown("home", "accounts:home", "{a}/"),
     Shown("home-fresh", "accounts:home", "{fresh}/"),
+    Shown("statistics", "mail:statistics", "{a}/statistics/"),
+    Shown("statistics-month", "mail:statistics", "{a}/statistics/?period=30d&by=class"),
+    Shown("statistics-one", "mail:statistics", "{a}/statistics/?period=24h&dimension=server&key={server}"),
+    Shown("statistics-fresh", "mail:statistics", "{fresh}/statistics/"),
     Shown("messages", "mail:messages", "{a}/messages/"),
     Shown("messages-fresh", "mail:messages", "{fresh}/messages/"),
     Shown("messages-found", "mail:messages", "{a}/messages/?period=7d&state=bounced"),
@@ -64,7 +68,7 @@ PAGES = [
 ]
 # no page of its own: a fragment, a file, for programs, a frame's content, or there only for a moment (the walk comes by)
 NO_PAGE = {
-    "domains:zone",
+    "domains:zone", "mail:statistics_export",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
     "accounts:invitation", "api:message",
 }  # fmt: skip

@@ -357,7 +357,9 @@ def _is_unfit(event: NumberedEvent) -> bool:
 
 
 def _values(event: NumberedEvent) -> Values:
-    return (event.account, event.server, event.credential, event.from_domain, event.site, event.source)
+    return (
+        event.account, event.server, event.credential, event.from_domain, event.site, event.source, event.classified[:_MAX_KEY],
+    )  # fmt: skip
 
 
 def _reply_code(reply: str) -> int:

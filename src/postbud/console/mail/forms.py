@@ -16,6 +16,13 @@ PERIODS = (
     ("7d", _("Last 7 days")),
     ("31d", _("Last 31 days")),
 )
+CLASSES = (
+    ("recipient", _("The recipient: no such mailbox, or full")),
+    ("temporary", _("For the moment: try again later")),
+    ("policy", _("The receiver's policy: content, reputation, limits")),
+    ("infrastructure", _("The way there: names, connections, TLS")),
+    ("unknown", _("Not understood")),
+)
 _LENGTHS = {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7), "31d": LONGEST}
 _EVER = timedelta(days=3660)
 _INSTANT = "%Y-%m-%dT%H:%M"
@@ -43,6 +50,8 @@ class SearchForm(forms.Form):
     domain = forms.CharField(label=_("From domain"), max_length=255, required=False)
     mailbox = forms.CharField(label=_("Recipient"), max_length=320, required=False)
     site = forms.CharField(label=_("Recipient's provider"), max_length=255, required=False)
+    source = forms.CharField(label=_("Egress source"), max_length=64, required=False)
+    classified = forms.ChoiceField(label=_("Class of failure"), choices=[("", _("Every class")), *CLASSES], required=False)
     code = forms.IntegerField(label=_("Reply code"), min_value=200, max_value=599, required=False)
 
     def __init__(self, data: object, *, servers: list[tuple[str, str]], credentials: list[tuple[str, str]]) -> None:
@@ -65,6 +74,8 @@ class SearchForm(forms.Form):
             credential=values.get("credential") or "",
             from_domain=(values.get("domain") or "").lower(),
             site=(values.get("site") or "").lower(),
+            source=values.get("source") or "",
+            classified=values.get("classified") or "",
             mailbox=values.get("mailbox") or "",
             states=tuple(_GROUPS.get(state, (state,) if state else ())),
             reply_code=values.get("code"),

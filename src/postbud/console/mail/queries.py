@@ -50,6 +50,8 @@ class Search:
     site: str = ""
     mailbox: str = ""  # exact when it is a mailbox, else a part of one
     states: tuple[str, ...] = ()
+    source: str = ""
+    classified: str = ""
     reply_code: int | None = None
     text: str = ""
 
@@ -61,8 +63,11 @@ class Search:
     @property
     def walks(self) -> bool:
         """Whether rows must be read to be judged, because no index finds them."""
-        others = self.mailbox or self.text or self.from_domain or self.site or self.reply_code or self.server or self.credential
-        return bool(others) and self.exact is None
+        others = (
+            self.mailbox, self.text, self.from_domain, self.site, self.source, self.classified, self.reply_code, self.server,
+            self.credential,
+        )  # fmt: skip
+        return any(others) and self.exact is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ def _wanted(search: Search) -> DeliveryQuerySet:
         rows = rows.filter(state__in=search.states)
         if DeliveryState.DELIVERED not in search.states:
             rows = rows.filter(_NOT_DELIVERED)
-    for column in ("server", "credential", "from_domain", "site"):
+    for column in ("server", "credential", "from_domain", "site", "source", "classified"):
         if value := getattr(search, column):
             rows = rows.filter(**{column: value})
     if search.reply_code is not None:

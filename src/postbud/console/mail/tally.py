@@ -1,8 +1,9 @@
 """Counting a batch of events into roll-ups: pure, one increment an event, spread over the dimensions at the end.
 
-A total and each value of one dimension, for the account and (dimensions `account`, `domain`, `site`, `source`) over all
-accounts. An outcome counts in the bucket when it happened and in the bucket of its acceptance (`of_…`). Latencies are counted
-in bins of a quarter of an octave, so that percentiles over any range are sums of bins.
+A total and each value of one dimension, for the account and (dimensions `account`, `domain`, `site`, `source`, `class`) over
+all accounts. `class` is that of a failure, so it counts nothing else. An outcome counts in the bucket when it happened and in
+the bucket of its acceptance (`of_…`). Latencies are counted in bins of a quarter of an octave, so that percentiles over any
+range are sums of bins.
 """
 
 import math
@@ -36,10 +37,10 @@ COUNTS = (
     "of_suppressed",
 )
 _PLACE = {name: place for place, name in enumerate(COUNTS)}
-_ACCOUNT_DIMENSIONS = ("server", "credential", "domain", "site", "source")
-_WHOLE_DIMENSIONS = frozenset({"domain", "site", "source"})
+_ACCOUNT_DIMENSIONS = ("server", "credential", "domain", "site", "source", "class")
+_WHOLE_DIMENSIONS = frozenset({"domain", "site", "source", "class"})
 
-Values = tuple[str, str, str, str, str, str]  # account, then the values of _ACCOUNT_DIMENSIONS
+Values = tuple[str, str, str, str, str, str, str]  # account, then the values of _ACCOUNT_DIMENSIONS
 Key = tuple[str, str, int, str]  # account, dimension, bucket, key: a roll-up's primary key
 
 

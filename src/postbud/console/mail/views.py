@@ -37,7 +37,7 @@ _COMMAND_WORDS = {
     "resend": _("Send again"),
 }
 _IDS = ("msg_", "dlv_")
-_MORE = ("mailbox", "credential", "domain", "site", "code", "start", "end")
+_MORE = ("mailbox", "credential", "domain", "site", "source", "classified", "code", "start", "end")
 
 
 @route(Permission.VIEW)

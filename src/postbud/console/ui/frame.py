@@ -37,8 +37,16 @@ class Part:
 
 
 # name, icon, names of addresses (the first that exists is taken), key, what else below the address belongs to it
-_ACCOUNT = (
-    ("", ((_("Home"), "home", ("accounts:home",), "h"), (_("Messages"), "mail", ("mail:messages",), "m"))),
+_Line = tuple[Any, str, tuple[str, ...], str]
+_ACCOUNT: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
+    (
+        "",
+        (
+            (_("Home"), "home", ("accounts:home",), "h"),
+            (_("Messages"), "mail", ("mail:messages",), "m"),
+            (_("Statistics"), "chart-line", ("mail:statistics",), "t"),
+        ),
+    ),
     (
         _("Sending"),
         (
