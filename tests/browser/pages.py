@@ -65,6 +65,15 @@ PAGES = [
     Shown("security", "mfa_index", "/me/mfa/"),
     Shown("sessions", "usersessions_list", "/me/sessions/"),
     Shown("operator", "accounts:operator", "/operator/accounts/", OPERATOR),
+    Shown("operator-overview", "operator:overview", "/operator/", OPERATOR),
+    Shown("operator-statistics", "operator:statistics", "/operator/statistics/", OPERATOR),
+    Shown("operator-queue", "operator:queue", "/operator/queue/", OPERATOR),
+    Shown("operator-relays", "operator:relays", "/operator/relays/", OPERATOR),
+    Shown("operator-relay", "operator:relay", "/operator/relays/{node}/", OPERATOR),
+    Shown("operator-account", "operator:account", "/operator/accounts/{account}/", OPERATOR),
+    Shown("operator-domains", "operator:domains", "/operator/domains/", OPERATOR),
+    Shown("operator-audit", "operator:audit", "/operator/audit/", OPERATOR),
+    Shown("operator-announcements", "operator:announcements", "/operator/announcements/", OPERATOR),
 ]
 # no page of its own: a fragment, a file, for programs, a frame's content, or there only for a moment (the walk comes by)
 NO_PAGE = {

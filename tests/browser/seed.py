@@ -32,6 +32,7 @@ def main() -> None:
     from postbud.console.hooks import services as hooks
     from postbud.console.mail.ingest import ingest
     from postbud.console.mail.services import keep_view
+    from postbud.console.operator.services import announce
     from postbud.console.servers import services as servers
     from tests.browser.mail_day import MailDay
 
@@ -73,6 +74,8 @@ def main() -> None:
     message, content = _kept(account.id, office.id, made["Invoices"]["id"])
     endpoint, _ = hooks.create_endpoint(actor, account.id, "https://shop.holm.example/postbud", [], datetime.now(UTC))
     hook = hooks.send_test(actor, account.id, endpoint.id, datetime.now(UTC))
+    node = _told_state()
+    announce(who, "On Sunday from 6 to 7 the relays move to a new machine: mail waits a little.", "info", *_soon())
     keep_view(actor, account.id, ada.id, "Bounced this week", "period=7d&state=bounced")
     sys.stdout.write(
         json.dumps(
@@ -85,6 +88,7 @@ def main() -> None:
                 "credentials": made,
                 "domain": domain.id,
                 "pending": pending.id,
+                "node": node,
                 "message": message,
                 "content": content,
                 "endpoint": endpoint.id,
@@ -92,6 +96,41 @@ def main() -> None:
             }
         )
     )
+
+
+def _soon() -> tuple[datetime, datetime]:
+    now = datetime.now(UTC)
+    return now, now + timedelta(days=4)
+
+
+def _told_state() -> str:
+    """Let a relay tell its state: a lane that flows, one that is slowed, one out of reach."""
+    from postbud.console.link.models import Node
+    from postbud.console.link.services import note_state
+    from postbud.model.link import NodeState, WorkerState
+
+    now = datetime.now(UTC)
+    common = {"paused_until": None, "dead_until": None, "messages_per_second": None, "why": "", "stopped_accounts": {}}
+    lanes: list[dict[str, object]] = [
+        common
+        | {"source": "out-1", "site": "gmail-smtp-in.l.google.com", "ready": 412, "connections": 8, "connections_allowed": 20},
+        common
+        | {"source": "out-1", "site": "mx1.tele.example", "ready": 96, "connections": 1, "connections_allowed": 2}
+        | {"messages_per_second": 0.8, "why": "421 4.7.0 Too many messages from your address, slow down"},
+        common
+        | {"source": "out-2", "site": "mail.fjord.example", "ready": 14, "connections": 0, "connections_allowed": 1}
+        | {"dead_until": now.timestamp() + 540, "why": "connection refused"},
+    ]
+    numbers = {"postbud_queued_deliveries": 571.0, "postbud_held_deliveries": 12.0, "postbud_spool_has_space": 1.0}
+    more = {"postbud_oldest_due_seconds": 48.0, "postbud_events_waiting": 0.0, "postbud_loop_lag_seconds": 0.004}
+    workers = [WorkerState(0, 1, numbers | more, lanes), WorkerState(1, 2, numbers | more)]
+    listeners: list[dict[str, object]] = [
+        {"address": "0.0.0.0:587", "role": "submission", "tls": "starttls"},
+        {"address": "0.0.0.0:465", "role": "submission", "tls": "implicit"},
+        {"address": "0.0.0.0:25", "role": "inbound", "tls": "starttls"},
+    ]
+    note_state(NodeState("relay1.postbud.example", now, "0.9.0", 1204, workers, listeners), None, now + timedelta(hours=2))
+    return str(Node.objects.get().id)
 
 
 def _looked_at(domain: Any) -> None:

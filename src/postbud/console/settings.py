@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "postbud.console.hooks",
     "postbud.console.jobs",
     "postbud.console.api",
+    "postbud.console.operator",
     "allauth",
     "allauth.account",
     "allauth.mfa",

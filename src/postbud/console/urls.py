@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from allauth.account.views import password_reset_from_key
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-APPS = ("ui", "accounts", "billing", "servers", "domains", "mail", "link", "hooks", "jobs", "api")
+APPS = ("ui", "accounts", "billing", "servers", "domains", "mail", "link", "hooks", "jobs", "api", "operator")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     re_path(  # people's ids have an underscore, which allauth's own pattern does not take

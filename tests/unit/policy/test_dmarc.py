@@ -20,9 +20,7 @@ def test_a_record_is_read_with_its_tags() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "text", ["", "v=spf1 -all", "v=DMARC12; p=none", "p=none; v=DMARC1", " v=DMARC1; p=none", "v=dmarc1"]
-)
+@pytest.mark.parametrize("text", ["", "v=spf1 -all", "v=DMARC12; p=none", "p=none; v=DMARC1", " v=DMARC1; p=none", "v=dmarc1"])
 def test_what_does_not_begin_with_the_version_is_no_record(text: str) -> None:
     assert parse_record(text) is None
 

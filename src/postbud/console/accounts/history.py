@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from postbud.console.accounts.audit import verify_chain
-from postbud.console.accounts.models import AuditEntry, Person
+from postbud.console.accounts.models import Account, AuditEntry, Person
 
 PAGE = 50
 
@@ -67,6 +67,51 @@ def page_of(account: str, *, actor: str, action: str, below: str) -> Page:
         one.changes = changes_of(one)  # type: ignore[attr-defined]  # as above
     older = shown[-1].number if len(found) > PAGE else None
     return Page(shown, actions, {"actor": actor, "action": action, "below": below}, older, chain_ok=not verify_chain(account))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of everybody's log found, and what it was asked for."""
+
+    entries: list[AuditEntry]
+    asked: dict[str, str]
+    older: str
+
+    def shown(self, address: str) -> dict[str, Any]:
+        """Give the values of the page's template."""
+        kept = {name: value for name, value in self.asked.items() if value and name != "before"}
+        return {
+            "entries": self.entries,
+            "newer": f"{address}?{urlencode(kept)}" if self.asked["before"] else "",
+            "older": f"{address}?{urlencode({**kept, 'before': self.older})}" if self.older else "",
+        }
+
+
+def search_all(*, account: str, actor: str, action: str, object: str, before: str) -> Found:  # noqa: A002 (the page's word)
+    """Search the log of every account and of the installation, newest first: for operators."""
+    entries = AuditEntry.objects.all()
+    if account:
+        named = Account.objects.filter(Q(id=account) | Q(name__icontains=account)).values_list("id", flat=True)[:PAGE]
+        entries = entries.filter(account__in=[account, *named])
+    if actor:
+        known = Person.objects.filter(Q(email__icontains=actor) | Q(name__icontains=actor)).values_list("id", flat=True)[:PAGE]
+        entries = entries.filter(Q(actor__in=list(known)) | Q(actor=actor) | Q(actor_kind=actor))
+    if action:
+        entries = entries.filter(action__startswith=action)
+    if object:
+        entries = entries.filter(object_id=object)
+    if before.isdecimal():
+        entries = entries.filter(pk__lt=int(before[:18]))
+    found = list(entries.order_by("-pk")[: PAGE + 1])
+    shown = found[:PAGE]
+    names = dict(Person.objects.filter(id__in={one.actor for one in shown}).values_list("id", "email"))
+    accounts = dict(Account.objects.filter(id__in={one.account for one in shown}).values_list("id", "name"))
+    for one in shown:
+        one.actor_name = _name(one, names)  # type: ignore[attr-defined]  # for the template only
+        one.changes = changes_of(one)  # type: ignore[attr-defined]  # as above
+        one.account_name = accounts.get(one.account, one.account)  # type: ignore[attr-defined]  # as above
+    asked = {"account": account, "actor": actor, "action": action, "object": object, "before": before}
+    return Found(shown, asked, str(shown[-1].pk) if len(found) > PAGE else "")
 
 
 def changes_of(entry: AuditEntry) -> list[Change]:

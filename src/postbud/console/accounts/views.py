@@ -47,7 +47,7 @@ def start(request: HttpRequest) -> HttpResponse:
         if len(accounts) == 1 and not person.is_operator:
             return redirect(accounts[0]["home"])
         if person.is_operator and not accounts:
-            return redirect("accounts:operator")
+            return redirect("operator:overview")
     form = AccountForm(request.POST or None) if current().sign_up else None
     if form is not None and request.method == "POST" and form.is_valid():
         try:

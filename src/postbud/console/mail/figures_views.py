@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
@@ -35,6 +36,7 @@ _PERIODS: dict[str, tuple[str | Promise, timedelta, Grain]] = {
 }
 _USUAL = "7d"
 _BY = {
+    "account": gettext_lazy("Account"),
     "server": gettext_lazy("Server"),
     "credential": gettext_lazy("Device or program"),
     "domain": gettext_lazy("From domain"),
@@ -66,8 +68,8 @@ class AskedForm(forms.Form):
     period = forms.ChoiceField(choices=[(name, name) for name in _PERIODS], required=False)
     start = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}), label=gettext_lazy("From"))
     end = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}), label=gettext_lazy("To"))
-    by = forms.ChoiceField(choices=[(name, name) for name in DIMENSIONS], required=False)
-    dimension = forms.ChoiceField(choices=[(name, name) for name in DIMENSIONS], required=False)
+    by = forms.ChoiceField(choices=[(name, name) for name in _BY], required=False)
+    dimension = forms.ChoiceField(choices=[(name, name) for name in _BY], required=False)
     key = forms.CharField(max_length=255, required=False)
 
 
@@ -80,6 +82,7 @@ class Asked:
     by: str
     dimension: str
     key: str
+    dimensions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +100,38 @@ class Cell:
 @route(Permission.VIEW)
 def statistics_page(request: HttpRequest, account_id: str) -> HttpResponse:
     """Show an account's figures over a time."""
-    asked = _asked(request)
-    over, at = asked.span, (asked.dimension, asked.key)
-    slots = statistics.course(account_id, over, *at)
-    whole = statistics.add(slots)
-    earlier = statistics.total(account_id, *over.before, *at)
-    names = _names(account_id)
     log = reverse("mail:messages", args=[account_id])
-    rows = []
-    if not asked.dimension:
-        for key, counts in statistics.by_value(account_id, over.start, over.end, asked.by):
-            address = f"?{_query(request, dimension=asked.by, key=key)}"
-            rows.append(
-                {"name": _name(asked.by, key, names), "address": address, "cells": _cells(counts, log, over, asked.by, key)}
-            )
-    cells = _cells(whole, log, over, *at, earlier=earlier)
+    context = figures_context(request, account_id, asked_of(request), _names(account_id), log)
+    context["export"] = f"{reverse('mail:statistics_export', args=[account_id])}?{request.GET.urlencode()}"
+    return render(request, "mail/statistics.html", context)
+
+
+def figures_context(request: HttpRequest, account: str, asked: Asked, names: dict[str, str], log: str) -> dict[str, Any]:
+    """Give what a page of figures shows; numbers lead to `log`, or nowhere when it is empty."""
+    over, at = asked.span, (asked.dimension, asked.key)
+    slots = statistics.course(account, over, *at)
+    whole = statistics.add(slots)
+    cells = _cells(whole, log, over, *at, earlier=statistics.total(account, *over.before, *at))
     shown = [cell for cell in cells if (cell.count or cell.name in _ALWAYS) and cell.name != "deferrals"]
     row_shown = _OF_FAILURES if asked.by == "class" else tuple(cell.name for cell in shown)
-    context = {
+    rows = []
+    if not asked.dimension:
+        for key, counts in statistics.by_value(account, over.start, over.end, asked.by):
+            address = f"?{_query(request, dimension=asked.by, key=key)}"
+            name = _name(asked.by, key, names)
+            rows.append({"key": key, "name": name, "address": address, "cells": _cells(counts, log, over, asked.by, key)})
+    titles = [(name, title, f"?{_query(request, period=name, start='', end='')}") for name, (title, *_) in _PERIODS.items()]
+    return {
         "asked": asked,
         "form": AskedForm(request.GET),
-        "periods": [
-            (name, title, f"?{_query(request, period=name, start='', end='')}") for name, (title, *_) in _PERIODS.items()
-        ],
-        "bys": [(name, title, f"?{_query(request, by=name)}") for name, title in _BY.items()],
+        "periods": titles,
+        "bys": [(name, _BY[name], f"?{_query(request, by=name)}") for name in asked.dimensions],
         "by_title": _BY[asked.by],
         "narrowed_to": _name(asked.dimension, asked.key, names) if asked.dimension else "",
         "everything": f"?{_query(request, dimension='', key='')}",
         "figures": shown,
         "whole": whole,
-        "latencies": statistics.latencies(account_id, over.start, over.end, *at),
+        "latencies": statistics.latencies(account, over.start, over.end, *at),
         "rows": rows,
         "columns": [cell.title for cell in shown],
         "shown": {cell.name for cell in shown},
@@ -138,15 +143,13 @@ def statistics_page(request: HttpRequest, account_id: str) -> HttpResponse:
             for place, (edge, counts) in enumerate(zip(over.edges, slots, strict=True))
             if any(counts.values())
         ],
-        "export": f"{reverse('mail:statistics_export', args=[account_id])}?{request.GET.urlencode()}",
     }
-    return render(request, "mail/statistics.html", context)
 
 
 @route(Permission.VIEW)
 def export(request: HttpRequest, account_id: str) -> StreamingHttpResponse:
     """Give the course as CSV, times in UTC."""
-    asked = _asked(request)
+    asked = asked_of(request)
     slots = statistics.course(account_id, asked.span, asked.dimension, asked.key)
     response = StreamingHttpResponse(_csv(asked.span, slots), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = (
@@ -155,7 +158,8 @@ def export(request: HttpRequest, account_id: str) -> StreamingHttpResponse:
     return response
 
 
-def _asked(request: HttpRequest) -> Asked:
+def asked_of(request: HttpRequest, dimensions: tuple[str, ...] = DIMENSIONS, usual: str = "server") -> Asked:
+    """Read what the address bar asks for; `usual` is the dimension of the table when it says none."""
     form = AskedForm(request.GET)
     form.is_valid()
     values = form.cleaned_data
@@ -178,9 +182,12 @@ def _asked(request: HttpRequest) -> Asked:
         local = timezone.localtime(start)
         start = datetime(local.year, local.month, 1 if grain is Grain.MONTH else local.day, tzinfo=zone)
     dimension, key = values.get("dimension") or "", values.get("key") or ""
-    if not (dimension and key):
+    if not (dimension in dimensions and key):
         dimension = key = ""
-    return Asked(statistics.span(start, end, grain, zone), period, values.get("by") or "server", dimension, key)
+    by = values.get("by") or usual
+    return Asked(
+        statistics.span(start, end, grain, zone), period, by if by in dimensions else usual, dimension, key, dimensions
+    )
 
 
 def _cells(counts: Counts, log: str, over: Span, dimension: str, key: str, earlier: Counts | None = None) -> list[Cell]:
@@ -190,7 +197,7 @@ def _cells(counts: Counts, log: str, over: Span, dimension: str, key: str, earli
         query = {"start": _local(over.start), "end": _local(over.end), "state": state}
         if dimension:
             query[_LOG_NAMES.get(dimension, dimension)] = key
-        address = f"{log}?{urlencode({each: value for each, value in query.items() if value})}" if count else ""
+        address = f"{log}?{urlencode({each: value for each, value in query.items() if value})}" if count and log else ""
         share = counts.share(count) if name != "accepted" else None
         before = _count(earlier, name) if earlier is not None else 0
         cells.append(Cell(name, title, count, address, share, (count - before) / before if before else None))
@@ -247,7 +254,7 @@ def _query(request: HttpRequest, **changes: str) -> str:
 def _name(dimension: str, key: str, names: dict[str, str]) -> str:
     if dimension == "class":
         return str(dict(CLASSES).get(key, key))
-    return names.get(key, key) if dimension in {"server", "credential"} else key
+    return names.get(key, key) if dimension in {"account", "server", "credential"} else key
 
 
 def _names(account_id: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What every page's frame shows: the viewer, their accounts, the navigation, theme, marks of demo and operator.
 
 Knows pages by the names of their addresses only; one that does not exist is not offered. Invariant: it asks the database for
-nothing but the viewer's memberships, and only when the frame is drawn.
+nothing but the viewer's memberships and, now and then, for announcements, and only when the frame is drawn.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.functional import Promise, SimpleLazyObject
 from django.utils.translation import gettext_lazy as _
 
 from postbud.console.configuration import current
+from postbud.console.operator.services import announced
 from postbud.console.ui.middleware import theme_of
 
 
@@ -64,9 +66,22 @@ _ACCOUNT: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
         ),
     ),
 )
-_OPERATOR = (
-    (_("Operation"), ((_("Accounts"), "building", ("accounts:operator",), "o"), (_("Relays"), "network", ("link:nodes",), ""))),
+_OPERATOR: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
+    (
+        _("Operation"),
+        (
+            (_("Overview"), "activity", ("operator:overview",), "o"),
+            (_("Statistics"), "chart-line", ("operator:statistics",), ""),
+            (_("Queue"), "hourglass", ("operator:queue",), "q"),
+            (_("Relays"), "network", ("operator:relays",), "r"),
+            (_("Accounts"), "building", ("accounts:operator",), ""),
+            (_("Domains"), "world", ("operator:domains",), ""),
+            (_("Audit log"), "history", ("operator:audit",), ""),
+            (_("Announcements"), "speakerphone", ("operator:announcements",), ""),
+        ),
+    ),
 )
+_ALONE = ("home", "activity")  # pages whose address others begin with
 _PERSON = (
     (_("Profile"), "accounts:profile"),
     (_("E-mail address"), "account_email"),
@@ -86,6 +101,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "theme": theme_of(request),
         "languages": settings.LANGUAGES,
         "demo": configuration.demo,
+        "announcements": SimpleLazyObject(lambda: announced(timezone.now())) if person else [],
         "sign_up": configuration.sign_up,
         "person": person,
         "account": account,
@@ -132,7 +148,7 @@ def _part(request: HttpRequest, title: str | Promise, lines: tuple[Any, ...], ar
     for name, image, targets, key in lines:
         address = next((found for target in targets if (found := _reverse(target, arguments))), "")
         if address:
-            here = request.path == address if image == "home" else request.path.startswith(address)
+            here = request.path == address if image in _ALONE else request.path.startswith(address)
             items.append(Item(name, image, address, key, here))
     return Part(title, items)
 

@@ -33,6 +33,18 @@ STATES: dict[str, tuple[str, str | Promise]] = {
     "pending": ("warn", _("Waiting for proof")),
     "verified": ("ok", _("Verified")),
     "lost": ("bad", _("Proof lost")),
+    # relays, lanes, commands
+    "silent": ("bad", _("Silent")),
+    "never_seen": ("warn", _("Not joined yet")),
+    "flowing": ("ok", _("Flowing")),
+    "slowed": ("warn", _("Slowed down")),
+    "dead": ("bad", _("Out of reach")),
+    "retry": ("", _("Try now")),
+    "hold": ("", _("Hold")),
+    "release": ("", _("Release")),
+    "cancel": ("", _("Cancel")),
+    "resend": ("", _("Send again")),
+    "erase": ("", _("Erase")),
     # records in DNS
     "present": ("ok", _("There")),
     "wrong": ("bad", _("Wrong")),

@@ -1,0 +1,1 @@
+"""The staff's pages: relays and their queues, accounts and limits, domains to be judged, audit, announcements."""
