@@ -1,4 +1,4 @@
-"""The message log's searches, on a database that `bench.ingest --folder DIR` filled: one account owns nine tenths of it.
+"""The message log's searches and the page of statistics, on a database that `bench.ingest --folder DIR` filled: one account owns nine tenths of it.
 
     python -m bench.search --database sqlite|postgresql --folder DIR [--rounds 60]
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", "postgresql"], required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--only", default="", help="kinds whose name begins so")
     given = parser.parse_args()
     with kept_server(given.folder, given.database) as url:
         os.environ["POSTBUD_CONSOLE"] = msgspec.json.encode(ConsoleSettings(data=str(given.folder), database=url)).decode()
@@ -37,10 +38,10 @@ def main() -> None:
         import django  # noqa: PLC0415  # only now it knows its database
 
         django.setup()
-        print(json.dumps(measure(given.rounds), indent=1))
+        print(json.dumps(measure(given.rounds, given.only), indent=1))
 
 
-def measure(rounds: int) -> dict[str, object]:
+def measure(rounds: int, only: str = "") -> dict[str, object]:
     """Ask every kind of search and give its times."""
     from django.test import Client  # noqa: PLC0415
     from django.test.utils import override_settings  # noqa: PLC0415
@@ -75,13 +76,22 @@ def measure(rounds: int) -> dict[str, object]:
         "part of text, absent, 31 days": lambda: {"q": f"absent {dice.randrange(10**6)}", "period": "31d"},
         "reply code 550 and server": lambda: {"code": "550", "server": dice.choice(sample).server, "period": "31d"},
     }
+    statistics_kinds = {
+        f"statistics, {period}, by {by}": (lambda period=period, by=by: {"period": period, "by": by})
+        for period in ("24h", "7d", "30d", "90d", "12m")
+        for by in ("server", "credential", "site", "class")
+    }
+    kinds |= statistics_kinds
     with override_settings(ALLOWED_HOSTS=["*"]):
         client = Client(SERVER_NAME="127.0.0.1", SERVER_PORT="8000")
         client.force_login(owner, backend="allauth.account.auth_backends.AuthenticationBackend")
         for name, draw in kinds.items():
+            if not name.startswith(only):
+                continue
+            page = "statistics" if name in statistics_kinds else "messages"
             took = []
             for number in range(rounds + 1):
-                address = f"/a/{BIG_ACCOUNT}/messages/?{urlencode(draw())}"
+                address = f"/a/{BIG_ACCOUNT}/{page}/?{urlencode(draw())}"
                 begun = time.perf_counter()
                 answer = client.get(address, headers={"HX-Target": "results"})
                 if number:

@@ -122,7 +122,11 @@ def course(account: str, over: Span, dimension: str = "", key: str = "") -> list
 
 def by_value(account: str, start: datetime, end: datetime, dimension: str) -> list[tuple[str, Counts]]:
     """Give the figures of each value of a dimension, the largest first; a hundred at most."""
-    rows = _rows(_BY_VALUE, (account, dimension, to_micros(start), to_micros(end), _MOST_VALUES))
+    where = (account, dimension, to_micros(start), to_micros(end))
+    largest = [key for (key,) in _rows(_LARGEST, (*where, _MOST_VALUES))]
+    if not largest:
+        return []
+    rows = _rows(_OF_VALUES.format(", ".join(["%s"] * len(largest))), (*where, *largest))
     return [(key, Counts(*counts)) for key, *counts in rows]
 
 
@@ -140,7 +144,9 @@ _SUMS = ", ".join(f"COALESCE(SUM({column}), 0)" for column in _COLUMNS)
 _WHERE = "WHERE account = %s AND dimension = %s AND bucket_at >= %s AND bucket_at < %s"
 _TOTAL = f"SELECT {_SUMS} FROM mail_rollup {_WHERE} AND key = %s"  # noqa: S608 (made of constants, like those below)
 _COURSE = f"SELECT bucket_at / %s, {_SUMS} FROM mail_rollup {_WHERE} AND key = %s GROUP BY 1"  # noqa: S608
-_BY_VALUE = f"SELECT key, {_SUMS} FROM mail_rollup {_WHERE} GROUP BY key ORDER BY 2 DESC, 5 DESC, key LIMIT %s"  # noqa: S608
+_ACTIVITY = "SUM(accepted + of_delivered + of_captured + of_bounced + of_expired + deferred)"
+_LARGEST = f"SELECT key FROM mail_rollup {_WHERE} GROUP BY key ORDER BY {_ACTIVITY} DESC, key LIMIT %s"  # noqa: S608
+_OF_VALUES = f"SELECT key, {_SUMS} FROM mail_rollup {_WHERE} AND key IN ({{}}) GROUP BY key ORDER BY {_ACTIVITY} DESC, key"  # noqa: S608
 _BINS = f"SELECT bin, SUM(count) FROM mail_latency {_WHERE} AND key = %s GROUP BY bin"  # noqa: S608
 
 
