@@ -1,4 +1,6 @@
-"""The message log's searches and the page of statistics, on a database that `bench.ingest --folder DIR` filled: one account owns nine tenths of it.
+"""The message log's searches and the page of statistics, on a database that `bench.ingest --folder DIR` filled.
+
+One account owns nine tenths of it.
 
     python -m bench.search --database sqlite|postgresql --folder DIR [--rounds 60]
 
