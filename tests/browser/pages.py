@@ -58,6 +58,9 @@ PAGES = [
     Shown("webhook-post", "hooks:hook", "{a}/webhooks/{endpoint}/posts/{hook}/"),
     Shown("people", "accounts:people", "{a}/people/"),
     Shown("audit", "accounts:audit", "{a}/audit/"),
+    Shown("api-keys", "api:keys", "{a}/api-keys/"),
+    Shown("api-keys-fresh", "api:keys", "{fresh}/api-keys/"),
+    Shown("api-reference", "api:reference", "/api/"),
     Shown("settings", "accounts:settings", "{a}/settings/"),
     Shown("profile", "accounts:profile", "/profile/"),
     Shown("addresses", "account_email", "/me/email/"),
@@ -79,5 +82,5 @@ PAGES = [
 NO_PAGE = {
     "domains:zone", "mail:statistics_export",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
-    "accounts:invitation", "api:message",
+    "accounts:invitation", "api:nothing",
 }  # fmt: skip

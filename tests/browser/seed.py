@@ -27,6 +27,8 @@ def main() -> None:
     from django.core.management import call_command
 
     from postbud.console.accounts import audit, membership, people, services
+    from postbud.console.accounts.permissions import Permission
+    from postbud.console.api.services import create_key
     from postbud.console.domains.services import add_domain, verify_domain
     from postbud.console.founding import ensure_installation
     from postbud.console.hooks import services as hooks
@@ -74,6 +76,7 @@ def main() -> None:
     message, content = _kept(account.id, office.id, made["Invoices"]["id"])
     endpoint, _ = hooks.create_endpoint(actor, account.id, "https://shop.holm.example/postbud", [], datetime.now(UTC))
     hook = hooks.send_test(actor, account.id, endpoint.id, datetime.now(UTC))
+    create_key(actor, account.id, "Invoices, nightly", ["servers", "send"], frozenset(Permission))
     node = _told_state()
     announce(who, "On Sunday from 6 to 7 the relays move to a new machine: mail waits a little.", "info", *_soon())
     keep_view(actor, account.id, ada.id, "Bounced this week", "period=7d&state=bounced")

@@ -9,7 +9,8 @@ from django.urls import URLPattern
 
 from postbud.console.accounts import membership
 from postbud.console.accounts.models import Account, AuditHead, Person
-from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, access_of
+from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, Permission, access_of
+from postbud.console.api.services import create_key
 from postbud.console.configuration import current
 from postbud.console.domains.services import add_domain
 from postbud.console.founding import ensure_installation
@@ -87,6 +88,7 @@ class World:
             "account_id": account.id,
             "server_id": server.id,
             "credential_id": credential.id,
+            "key_id": create_key(CONSOLE, account.id, "Program", [], frozenset(Permission))[0].id,
             "domain_id": add_domain(CONSOLE, account.id, f"{account.name.lower()}.example").id,
             "person_id": person.id,
             "invitation_id": invitation.id,
@@ -161,6 +163,7 @@ ALIKE_BUT_NOT_404 = {
     "a/<str:account_id>/people/<str:person_id>/role/",
     "a/<str:account_id>/people/<str:person_id>/remove/",
     "a/<str:account_id>/invitations/<str:invitation_id>/withdraw/",
+    "a/<str:account_id>/api-keys/<str:key_id>/revoke/",
     # "not in the log yet": a test's message comes there after it was taken
     "a/<str:account_id>/credentials/<str:credential_id>/test/<str:message_id>/",
 }

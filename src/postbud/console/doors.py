@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.cache import add_never_cache_headers
 
+from postbud.console.api.problem import problem
 from postbud.console.configuration import current
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -96,9 +97,14 @@ class NulMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a request."""
+        for_programs = request.path_info.startswith("/api/v1/")
         if "\x00" in request.path_info:
+            if for_programs:
+                return problem(404, "not_found", "There is no such thing", "an address has no NUL")
             raise Http404
         if "%00" in request.META.get("QUERY_STRING", ""):
+            if for_programs:
+                return problem(400, "bad_request", "The request is not valid", "a query has no NUL")
             raise BadRequest("NUL in a query string")
         return self._get_response(request)
 

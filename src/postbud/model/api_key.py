@@ -1,7 +1,7 @@
-"""The written form of a key of the sending API: `pbk_<credential id without crd_>_<secret><check>`.
+"""The written form of keys: `pbk_<credential id without crd_>_<secret><check>` of the sending API, `pbm_…` to manage.
 
 The prefix lets scanners of source code find a key that leaked; the check (CRC-32 of all before it, base 62) lets them, and us,
-tell a key from a look-alike without asking anybody. Only the secret is hashed and compared; the id finds the credential.
+tell a key from a look-alike without asking anybody. Only the secret is hashed and compared; the id finds the rest.
 """
 
 import re
@@ -9,11 +9,14 @@ import zlib
 from collections.abc import Sequence
 
 PREFIX = "pbk_"
+MANAGEMENT_PREFIX = "pbm_"
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_CHARACTERS = 32  # 190 bits
 CHECK_CHARACTERS = 6
-_CREDENTIAL_PREFIX = "crd_"
-_KEY = re.compile(rf"{PREFIX}([A-Za-z0-9_\-]{{1,64}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})([0-9A-Za-z]{{{CHECK_CHARACTERS}}})")
+_IDS = {PREFIX: "crd_", MANAGEMENT_PREFIX: "key_"}  # what the id that is not written out begins with
+_KEY = re.compile(
+    rf"(pbk_|pbm_)([A-Za-z0-9_\-]{{1,64}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})([0-9A-Za-z]{{{CHECK_CHARACTERS}}})"
+)
 
 
 def new_secret(octets: Sequence[int]) -> str:
@@ -28,18 +31,18 @@ def new_secret(octets: Sequence[int]) -> str:
     return "".join(letters[:SECRET_CHARACTERS])
 
 
-def write_key(credential: str, secret: str) -> str:
+def write_key(identity: str, secret: str, prefix: str = PREFIX) -> str:
     """Give the text that is shown once to the person who makes a key."""
-    body = f"{PREFIX}{credential.removeprefix(_CREDENTIAL_PREFIX)}_{secret}"
+    body = f"{prefix}{identity.removeprefix(_IDS[prefix])}_{secret}"
     return body + _check(body)
 
 
-def read_key(text: str) -> tuple[str, str] | None:
-    """Give credential id and secret; None when the text is no key (a typing mistake, most likely)."""
+def read_key(text: str, prefix: str = PREFIX) -> tuple[str, str] | None:
+    """Give id and secret of a key of that kind; None when the text is none (a typing mistake, most likely)."""
     match = _KEY.fullmatch(text)
-    if match is None or _check(text[:-CHECK_CHARACTERS]) != match[3]:
+    if match is None or match[1] != prefix or _check(text[:-CHECK_CHARACTERS]) != match[4]:
         return None
-    return _CREDENTIAL_PREFIX + match[1], match[2]
+    return _IDS[prefix] + match[2], match[3]
 
 
 def _check(body: str) -> str:

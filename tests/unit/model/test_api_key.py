@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbud.model.api_key import ALPHABET, new_secret, read_key, write_key
+from postbud.model.api_key import ALPHABET, MANAGEMENT_PREFIX, new_secret, read_key, write_key
 
 SECRET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 
@@ -36,3 +36,12 @@ def test_a_new_secret_has_32_characters_and_needs_enough_octets() -> None:
     assert set(secret) <= set(ALPHABET)
     with pytest.raises(ValueError, match="too few"):
         new_secret(bytes([255]) * 64)
+
+
+def test_a_key_of_one_kind_is_none_of_another() -> None:
+    sending, managing = write_key("crd_a", SECRET), write_key("key_a", SECRET, MANAGEMENT_PREFIX)
+    assert managing.startswith("pbm_a_")
+    assert read_key(managing, MANAGEMENT_PREFIX) == ("key_a", SECRET)
+    assert read_key(managing) is None
+    assert read_key(sending, MANAGEMENT_PREFIX) is None
+    assert read_key(managing.replace("pbm_", "pbk_")) is None

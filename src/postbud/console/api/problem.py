@@ -1,10 +1,19 @@
 """Every no of the console's API as a problem (RFC 9457), with the codes and the shape that the sending API has."""
 
+from collections.abc import Sequence
+
 import msgspec
 from django.http import HttpResponse
 
 
-class ProblemBody(msgspec.Struct, frozen=True, rename={"kind": "type"}):
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request."""
+
+    field: str
+    detail: str
+
+
+class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kind": "type"}):
     """The body of an error. `type` is a path that names the code; `code` is for programs."""
 
     kind: str
@@ -12,22 +21,35 @@ class ProblemBody(msgspec.Struct, frozen=True, rename={"kind": "type"}):
     status: int
     detail: str
     code: str
+    errors: Sequence[FieldError] = ()
 
 
-def problem(status: int, code: str, title: str, detail: str) -> HttpResponse:
+class ApiProblem(Exception):  # noqa: N818 (RFC 9457's word)
+    """A no, on its way to the answer."""
+
+    def __init__(self, status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.errors = tuple(errors)
+
+
+def problem(status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()) -> HttpResponse:
     """Give an answer that says no."""
-    body = ProblemBody(f"/problems/{code}", title, status, detail, code)
+    body = ProblemBody(f"/problems/{code}", title, status, detail, code, tuple(errors))
     response = HttpResponse(msgspec.json.encode(body), status=status, content_type="application/problem+json")
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
-def no_key() -> HttpResponse:
-    """Say that there is no key, or that it is not valid: which of both, nobody learns."""
-    return problem(401, "auth_failed", "The API key is not valid", "send it as `Authorization: Bearer pbk_…`")
-
-
-def nothing(what: str) -> HttpResponse:
+def nothing(what: str) -> ApiProblem:
     """Say that there is no such thing; another account's or server's is no such thing either (input I6)."""
-    return problem(404, "not_found", "There is no such thing", f"there is no message {what}")
+    return ApiProblem(404, "not_found", "There is no such thing", what)
+
+
+def invalid(field: str, detail: str) -> ApiProblem:
+    """Say that a field's value cannot be."""
+    return ApiProblem(422, "invalid", "The request is not valid", f"{field}: {detail}", [FieldError(field, detail)])

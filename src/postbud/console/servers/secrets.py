@@ -16,8 +16,8 @@ from postbud.console.link.models import LinkRecord
 from postbud.console.link.publish import publish
 from postbud.console.servers.models import Credential, CredentialKind, CredentialStatus, ServerStatus
 from postbud.console.transaction import alone, write
+from postbud.model.api_key import MANAGEMENT_PREFIX, read_key, write_key
 from postbud.model.api_key import new_secret as new_api_secret
-from postbud.model.api_key import read_key, write_key
 from postbud.model.link import SecretRecord
 from postbud.model.sealed import KEY_OCTETS
 
@@ -37,6 +37,17 @@ def new_secret(credential: Credential) -> tuple[str, str]:
         return write_key(credential.id, secret), _hash(secret)
     secret = "".join(secrets.choice(SMTP_ALPHABET) for _ in range(SMTP_CHARACTERS))
     return secret, _hash(secret)
+
+
+def new_management_key(identity: str) -> tuple[str, str]:
+    """Make a key of the management API: the text to show once, and what is kept of it. `ensure_pepper` was called before."""
+    secret = new_api_secret(secrets.token_bytes(_API_OCTETS))
+    return write_key(identity, secret, MANAGEMENT_PREFIX), _hash(secret)
+
+
+def matches(stored: str, secret: str) -> bool:
+    """Tell whether a secret is the one that a stored hash is of."""
+    return _matches(stored, secret)
 
 
 def new_username(name: str) -> str:

@@ -62,6 +62,7 @@ _ACCOUNT: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
         (
             (_("People"), "users", ("accounts:people",), "p"),
             (_("Audit log"), "history", ("accounts:audit",), "a"),
+            (_("API keys"), "key", ("api:keys",), ""),
             (_("Settings"), "settings", ("accounts:settings",), ""),
         ),
     ),
