@@ -56,6 +56,8 @@ PAGES = [
     Shown("webhook", "hooks:endpoint", "{a}/webhooks/{endpoint}/"),
     Shown("webhook-settings", "hooks:edit", "{a}/webhooks/{endpoint}/settings/"),
     Shown("webhook-post", "hooks:hook", "{a}/webhooks/{endpoint}/posts/{hook}/"),
+    Shown("identity", "accounts:identity", "{a}/identity/"),
+    Shown("identity-fresh", "accounts:identity", "{fresh}/identity/"),
     Shown("people", "accounts:people", "{a}/people/"),
     Shown("audit", "accounts:audit", "{a}/audit/"),
     Shown("api-keys", "api:keys", "{a}/api-keys/"),
@@ -75,6 +77,7 @@ PAGES = [
     Shown("operator-relay", "operator:relay", "/operator/relays/{node}/", OPERATOR),
     Shown("operator-account", "operator:account", "/operator/accounts/{account}/", OPERATOR),
     Shown("operator-domains", "operator:domains", "/operator/domains/", OPERATOR),
+    Shown("operator-identities", "operator:identities", "/operator/identities/", OPERATOR),
     Shown("operator-audit", "operator:audit", "/operator/audit/", OPERATOR),
     Shown("operator-announcements", "operator:announcements", "/operator/announcements/", OPERATOR),
 ]
@@ -82,5 +85,5 @@ PAGES = [
 NO_PAGE = {
     "domains:zone", "mail:statistics_export",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
-    "accounts:invitation", "api:nothing",
+    "accounts:invitation", "accounts:evidence", "api:nothing", "operator:evidence",
 }  # fmt: skip

@@ -27,6 +27,7 @@ def main() -> None:
     from django.core.management import call_command
 
     from postbud.console.accounts import audit, membership, people, services
+    from postbud.console.accounts.identity import submit_identity
     from postbud.console.accounts.permissions import Permission
     from postbud.console.api.services import create_key
     from postbud.console.domains.services import add_domain, verify_domain
@@ -77,6 +78,10 @@ def main() -> None:
     endpoint, _ = hooks.create_endpoint(actor, account.id, "https://shop.holm.example/postbud", [], datetime.now(UTC))
     hook = hooks.send_test(actor, account.id, endpoint.id, datetime.now(UTC))
     create_key(actor, account.id, "Invoices, nightly", ["servers", "send"], frozenset(Permission))
+    submit_identity(
+        actor, account.id, legal_name="Holm Bogtryk ApS", street="Havnegade 4", postcode="8000", city="Aarhus C", country="DK",
+        register_number="13585628", mailbox="post@holm.example", phone="+45 70 10 20 30", brands=["Holm Prent"],
+    )  # fmt: skip
     node = _told_state()
     announce(who, "On Sunday from 6 to 7 the relays move to a new machine: mail waits a little.", "info", *_soon())
     keep_view(actor, account.id, ada.id, "Bounced this week", "period=7d&state=bounced")

@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import URLPattern
 
 from postbud.console.accounts import membership
+from postbud.console.accounts.identity import add_evidence, submit_identity
 from postbud.console.accounts.models import Account, AuditHead, Person
 from postbud.console.accounts.permissions import FOREIGN_ROUTES, PERMISSIONS, Access, Permission, access_of
 from postbud.console.api.services import create_key
@@ -74,6 +75,15 @@ class World:
             for number, (account, person) in enumerate(((self.acme, self.ane), (self.other, self.bo)), 1)
         )
 
+    @staticmethod
+    def _identity(account: Account) -> dict[str, str]:
+        submit_identity(
+            CONSOLE, account.id, legal_name=f"{account.name} ApS", street="Vej 1", postcode="8000", city="Aarhus", country="DK",
+            mailbox="post@x.example",
+        )  # fmt: skip
+        add_evidence(CONSOLE, account.id, "extract.pdf", b"%PDF-1.4 " + account.id.encode())
+        return {}
+
     def _objects(self, number: int, account: Account, person: Person) -> dict[str, str]:
         server = make_server(account)
         credential, _ = create_credential(CONSOLE, account.id, server.id, kind="smtp", name="Printer")
@@ -91,6 +101,7 @@ class World:
             "key_id": create_key(CONSOLE, account.id, "Program", [], frozenset(Permission))[0].id,
             "domain_id": add_domain(CONSOLE, account.id, f"{account.name.lower()}.example").id,
             "person_id": person.id,
+            **self._identity(account),
             "invitation_id": invitation.id,
             "message_id": accepted.message,
             "endpoint_id": endpoint.id,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from postbud.app.config import Settings
 from postbud.app.demo import DemoServer, Noted, Person, note, read_noted
 from postbud.console.accounts import audit, people
+from postbud.console.accounts.identity import judge_identity, submit_identity
 from postbud.console.accounts.models import Account
 from postbud.console.accounts.services import create_account
 from postbud.console.domains.services import add_domain, verify_domain
@@ -40,6 +41,10 @@ class _Seeded:
     program: str
 
 
+_IDENTITY = {
+    "legal_name": "Acme ApS", "street": "Havnegade 4", "postcode": "8000", "city": "Aarhus C", "country": "DK",
+    "register_number": "13585628", "mailbox": f"post@{DOMAIN}", "phone": "+45 70 10 20 30", "website": f"https://{DOMAIN}",
+}  # fmt: skip
 _SERVERS = (
     _Seeded("transactional", "Office devices", "Printer, 2nd floor", "printer", "Order system"),
     _Seeded("marketing", "Newsletter", "Newsletter editor", "mail", "Newsletter program"),
@@ -67,6 +72,8 @@ def seed(settings: Settings) -> Noted:
         account = create_account(audit.SYSTEM, "Acme", owner=owner)
         domain = add_domain(audit.SYSTEM, account.id, DOMAIN)
         verify_domain(audit.SYSTEM, account.id, domain.id)
+        submit_identity(audit.SYSTEM, account.id, **_IDENTITY)
+        judge_identity(audit.SYSTEM, account.id, accepted=True)
         servers = [_server(account.id, seeded) for seeded in _SERVERS]
         return note(settings, operator, customer, servers)
 

@@ -153,6 +153,39 @@ class Invitation(models.Model):
         return f"{self.email} ({self.role})"
 
 
+class IdentityStatus(models.TextChoices):
+    """How far a sender identity is. Submitted: an operator looks at it. Refused: with words why."""
+
+    DRAFT = "draft", _("Not finished")
+    SUBMITTED = "submitted", _("Being looked at")
+    VERIFIED = "verified", _("Verified")
+    REFUSED = "refused", _("Not accepted")
+
+
+class SenderIdentity(models.Model):
+    """Who an account is to its recipients: what a footer must name (policy C9) and registration data are held against (C8)."""
+
+    account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="identity")
+    legal_name = models.CharField(_("legal name"), max_length=200)
+    street = models.CharField(_("street and number"), max_length=200)
+    postcode = models.CharField(_("postcode"), max_length=20)
+    city = models.CharField(_("city"), max_length=120)
+    country = models.CharField(_("country"), max_length=2)
+    register_number = models.CharField(_("register number"), max_length=40, blank=True, default="")
+    mailbox = models.EmailField(_("contact mailbox"), max_length=254)
+    phone = models.CharField(_("phone"), max_length=40, blank=True, default="")
+    website = models.CharField(_("website"), max_length=200, blank=True, default="")
+    brands = models.JSONField(_("brands"), default=list, blank=True)
+    evidence_name = models.CharField(max_length=200, blank=True, default="")  # of the file; its octets are sealed beside
+    status = models.CharField(max_length=10, choices=IdentityStatus.choices, default=IdentityStatus.DRAFT)
+    remark = models.CharField(max_length=500, blank=True, default="")  # why it was not accepted
+    submitted_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    judged_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.legal_name
+
+
 class AuditEntry(models.Model):
     """One write: who, what, before and after, from where. `account` empty: the installation's own chain.
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from postbud.console.accounts import operation, views
+from postbud.console.accounts import identity_views, operation, views
 
 app_name = "accounts"
 _ACCOUNT = "a/<str:account_id>/"
@@ -16,6 +16,8 @@ urlpatterns = [
     path(f"{_ACCOUNT}people/<str:person_id>/remove/", views.member_remove, name="member_remove"),
     path(f"{_ACCOUNT}invitations/<str:invitation_id>/withdraw/", views.invitation_withdraw, name="invitation_withdraw"),
     path(f"{_ACCOUNT}settings/", views.settings, name="settings"),
+    path(f"{_ACCOUNT}identity/", identity_views.sender_identity, name="identity"),
+    path(f"{_ACCOUNT}identity/evidence/", identity_views.evidence, name="evidence"),
     path(f"{_ACCOUNT}audit/", views.audit_log, name="audit"),
     path("operator/accounts/", operation.accounts, name="operator"),
 ]

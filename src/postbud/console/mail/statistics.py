@@ -141,10 +141,10 @@ _COLUMNS = (
     "returned", "messages", "octets",
 )  # fmt: skip
 _SUMS = ", ".join(f"COALESCE(SUM({column}), 0)" for column in _COLUMNS)
+_ACTIVITY = "SUM(accepted + of_delivered + of_captured + of_bounced + of_expired + deferred)"
 _WHERE = "WHERE account = %s AND dimension = %s AND bucket_at >= %s AND bucket_at < %s"
 _TOTAL = f"SELECT {_SUMS} FROM mail_rollup {_WHERE} AND key = %s"  # noqa: S608 (made of constants, like those below)
 _COURSE = f"SELECT bucket_at / %s, {_SUMS} FROM mail_rollup {_WHERE} AND key = %s GROUP BY 1"  # noqa: S608
-_ACTIVITY = "SUM(accepted + of_delivered + of_captured + of_bounced + of_expired + deferred)"
 _LARGEST = f"SELECT key FROM mail_rollup {_WHERE} GROUP BY key ORDER BY {_ACTIVITY} DESC, key LIMIT %s"  # noqa: S608
 _OF_VALUES = f"SELECT key, {_SUMS} FROM mail_rollup {_WHERE} AND key IN ({{}}) GROUP BY key ORDER BY {_ACTIVITY} DESC, key"  # noqa: S608
 _BINS = f"SELECT bin, SUM(count) FROM mail_latency {_WHERE} AND key = %s GROUP BY bin"  # noqa: S608 (constants, as above)

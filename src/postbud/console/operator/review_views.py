@@ -7,8 +7,11 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from postbud.console.accounts import identity
 from postbud.console.accounts.audit import actor_of
 from postbud.console.accounts.history import search_all
+from postbud.console.accounts.identity_views import as_file
+from postbud.console.accounts.models import IdentityStatus, SenderIdentity
 from postbud.console.accounts.permissions import route
 from postbud.console.domains import services as domain_services
 from postbud.console.domains.models import Domain, DomainStatus
@@ -57,6 +60,39 @@ def judge_domain(request: HttpRequest, domain_id: str, verdict: str) -> HttpResp
     else:
         messages.success(request, _("Done."))
     return redirect("operator:domains")
+
+
+@route(scope="operator")
+def identities(request: HttpRequest) -> HttpResponse:
+    """List sender identities, those that wait first."""
+    rows = SenderIdentity.objects.select_related("account").order_by("-submitted_at")
+    waiting = list(rows.filter(status=IdentityStatus.SUBMITTED)[:_PAGE])
+    judged = list(rows.exclude(status=IdentityStatus.SUBMITTED)[: _PAGE - len(waiting)])
+    for one in (*waiting, *judged):
+        valid = identity.number_is_valid(one.country, one.register_number) if one.register_number else False
+        one.number_valid = valid  # type: ignore[attr-defined]  # for the template only
+    return render(request, "operator/identities.html", {"identities": [*waiting, *judged]})
+
+
+@route(scope="operator", methods=("POST",))
+def judge(request: HttpRequest, account: str) -> HttpResponse:
+    """Accept an identity, or say what is to be mended."""
+    try:
+        accepted = request.POST.get("verdict") == "accept"
+        identity.judge_identity(actor_of(request), account, accepted=accepted, remark=request.POST.get("remark", ""))
+    except Refused as refused:
+        as_message(request, refused)
+    return redirect("operator:identities")
+
+
+@route(scope="operator")
+def evidence(request: HttpRequest, account: str) -> HttpResponse:
+    """Give an account's evidence, as a file."""
+    del request
+    found = identity.evidence_of(account)
+    if found is None:
+        raise Http404
+    return as_file(*found)
 
 
 @route(scope="operator")

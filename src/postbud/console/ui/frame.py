@@ -60,6 +60,7 @@ _ACCOUNT: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
     (
         _("Account"),
         (
+            (_("Sender identity"), "shield-check", ("accounts:identity",), "i"),
             (_("People"), "users", ("accounts:people",), "p"),
             (_("Audit log"), "history", ("accounts:audit",), "a"),
             (_("API keys"), "key", ("api:keys",), ""),
@@ -77,6 +78,7 @@ _OPERATOR: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
             (_("Relays"), "network", ("operator:relays",), "r"),
             (_("Accounts"), "building", ("accounts:operator",), ""),
             (_("Domains"), "world", ("operator:domains",), ""),
+            (_("Identities"), "shield-check", ("operator:identities",), ""),
             (_("Audit log"), "history", ("operator:audit",), ""),
             (_("Announcements"), "speakerphone", ("operator:announcements",), ""),
         ),

@@ -33,6 +33,9 @@ STATES: dict[str, tuple[str, str | Promise]] = {
     "pending": ("warn", _("Waiting for proof")),
     "verified": ("ok", _("Verified")),
     "lost": ("bad", _("Proof lost")),
+    # sender identities
+    "draft": ("", _("Not finished")),
+    "submitted": ("info", _("Being looked at")),
     # relays, lanes, commands
     "silent": ("bad", _("Silent")),
     "never_seen": ("warn", _("Not joined yet")),
