@@ -324,11 +324,13 @@ def test_dmarc_is_found_by_the_walk_and_the_list_beside_it(world: World, acme: A
     assert sight.dmarc.reports_to == ("mailto:d@acme.example",)
     assert sight.dmarc.removed_tags == ("pct",)
     assert not sight.dmarc.disagree
-    world.stub.zone[("_dmarc.mail.acme.example", "TXT")] = ['"v=DMARC1; p=none; psd=n"']
+    assert sight.dmarc.strict == ()
+    world.stub.zone[("_dmarc.mail.acme.example", "TXT")] = ['"v=DMARC1; p=none; psd=n; aspf=s"']
     sight = checking.sight_of(check(domain))
     assert sight is not None
     assert (sight.dmarc.organizational_domain, sight.dmarc.by_list) == ("mail.acme.example", "acme.example")
     assert sight.dmarc.disagree
+    assert sight.dmarc.strict == ("SPF",)
 
 
 def test_spf_and_where_answers_go_are_told(world: World, acme: Account) -> None:

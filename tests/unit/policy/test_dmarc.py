@@ -12,7 +12,7 @@ NONE, QUARANTINE, REJECT = DmarcPolicy.NONE, DmarcPolicy.QUARANTINE, DmarcPolicy
 def test_a_record_is_read_with_its_tags() -> None:
     text = (
         "v=DMARC1; p=reject; sp=quarantine; np=none; adkim=s; aspf=S; psd=n; t=y;"
-        " rua=mailto:a@example.com!10m, mailto:b@example.net; fo=1"
+        " rua=mailto:a@example.com!10m, mailto:b@example.net; x-own=1"
     )
     assert parse_record(text) == DmarcRecord(
         REJECT, QUARANTINE, NONE, strict_dkim=True, strict_spf=True, psd="n", testing=True,

@@ -10,23 +10,23 @@ from postbud.console.accounts.forms import time_zones
 from postbud.console.accounts.models import Account
 from postbud.console.accounts.permissions import Permission
 from postbud.console.api.auth import Key, actor_of, caller_of, now
-from postbud.console.api.paging import NOES
+from postbud.console.api.paging import NAYS
 from postbud.console.api.problem import invalid
-from postbud.console.api.schemas import AccountIn, AccountOut
+from postbud.console.api.schemas import AccountChange, AccountOut
 from postbud.console.link.allowance import allowance_of
 from postbud.console.link.quota import used_of
 
 router = Router(tags=["account"])
 
 
-@router.get("/account", auth=Key(Permission.VIEW), response={200: AccountOut, **NOES}, summary="The key's account")
+@router.get("/account", auth=Key(Permission.VIEW), response={200: AccountOut, **NAYS}, summary="The key's account")
 def read_account(request: HttpRequest) -> Any:
     """Give the account, with its limits and what it used of this month's allowance."""
     return _shown(caller_of(request).account)
 
 
-@router.patch("/account", auth=Key(Permission.ACCOUNT), response={200: AccountOut, **NOES}, summary="Change the account")
-def change_account(request: HttpRequest, payload: AccountIn) -> Any:
+@router.patch("/account", auth=Key(Permission.ACCOUNT), response={200: AccountOut, **NAYS}, summary="Change the account")
+def change_account(request: HttpRequest, payload: AccountChange) -> Any:
     """Change what is named; what is left out stays."""
     changes = payload.dict(exclude_unset=True, exclude_none=True)
     if changes.get("time_zone") and changes["time_zone"] not in dict(time_zones()):

@@ -11,7 +11,7 @@ from pydantic import Field
 from postbud.console.accounts.forms import time_zones
 from postbud.console.accounts.permissions import Permission
 from postbud.console.api.auth import Key, caller_of, now
-from postbud.console.api.paging import NOES
+from postbud.console.api.paging import NAYS
 from postbud.console.api.problem import invalid
 from postbud.console.api.schemas import CountsOut, StatisticsOut, ValuesOut
 from postbud.console.mail import statistics
@@ -51,7 +51,7 @@ class AskedFigures(Time):
     key: Annotated[str, Field(max_length=255)] = ""
 
 
-@router.get("/statistics", auth=READ, response={200: StatisticsOut, **NOES}, summary="Figures over a time")
+@router.get("/statistics", auth=READ, response={200: StatisticsOut, **NAYS}, summary="Figures over a time")
 def read_statistics(request: HttpRequest, asked: Query[AskedFigures]) -> Any:
     """Give the figures of a time in slots that begin where a time zone's clock says so, and those of the time before."""
     start, end = asked.between()
@@ -75,7 +75,7 @@ def read_statistics(request: HttpRequest, asked: Query[AskedFigures]) -> Any:
     }  # fmt: skip
 
 
-@router.get("/statistics/by/{dimension}", auth=READ, response={200: ValuesOut, **NOES}, summary="Figures by a dimension")
+@router.get("/statistics/by/{dimension}", auth=READ, response={200: ValuesOut, **NAYS}, summary="Figures by a dimension")
 def read_values(request: HttpRequest, dimension: Dimension, asked: Query[Time]) -> Any:
     """Give the figures of each value of a dimension."""
     start, end = asked.between()

@@ -8,7 +8,7 @@ from ninja import Query, Router, Status
 
 from postbud.console.accounts.permissions import Permission
 from postbud.console.api.auth import Key, actor_of, caller_of, now
-from postbud.console.api.paging import NOES, Asked, page_by_id
+from postbud.console.api.paging import NAYS, Asked, page_by_id
 from postbud.console.api.problem import ApiProblem, FieldError, nothing
 from postbud.console.api.schemas import Page, RotateIn, WebhookIn, WebhookOut, WebhookSecretOut
 from postbud.console.hooks import services
@@ -20,13 +20,13 @@ router = Router(tags=["webhooks"])
 READ, WRITE = Key(Permission.VIEW), Key(Permission.HOOKS)
 
 
-@router.get("/webhooks", auth=READ, response={200: Page[WebhookOut], **NOES}, summary="List webhooks")
+@router.get("/webhooks", auth=READ, response={200: Page[WebhookOut], **NAYS}, summary="List webhooks")
 def list_webhooks(request: HttpRequest, asked: Query[Asked]) -> Any:
     """Give the account's webhooks, newest first."""
     return page_by_id(Endpoint.objects.filter(account=caller_of(request).account.id), asked, _shown)
 
 
-@router.post("/webhooks", auth=WRITE, response={201: WebhookSecretOut, **NOES}, summary="Make a webhook")
+@router.post("/webhooks", auth=WRITE, response={201: WebhookSecretOut, **NAYS}, summary="Make a webhook")
 def create_webhook(request: HttpRequest, payload: WebhookIn) -> Any:
     """Make a webhook; its secret is in this answer and nowhere else."""
     account = caller_of(request).account.id
@@ -40,13 +40,13 @@ def create_webhook(request: HttpRequest, payload: WebhookIn) -> Any:
     return Status(201, _shown(made) | {"secret": secret})
 
 
-@router.get("/webhooks/{webhook_id}", auth=READ, response={200: WebhookOut, **NOES}, summary="A webhook")
+@router.get("/webhooks/{webhook_id}", auth=READ, response={200: WebhookOut, **NAYS}, summary="A webhook")
 def read_webhook(request: HttpRequest, webhook_id: str) -> Any:
     """Give a webhook."""
     return _shown(_webhook(request, webhook_id))
 
 
-@router.put("/webhooks/{webhook_id}", auth=WRITE, response={200: WebhookOut, **NOES}, summary="Replace a webhook")
+@router.put("/webhooks/{webhook_id}", auth=WRITE, response={200: WebhookOut, **NAYS}, summary="Replace a webhook")
 def replace_webhook(request: HttpRequest, webhook_id: str, payload: WebhookIn) -> Any:
     """Make it what is said; its secret stays."""
     found = _webhook(request, webhook_id)
@@ -66,7 +66,7 @@ def replace_webhook(request: HttpRequest, webhook_id: str, payload: WebhookIn) -
     return _shown(changed)
 
 
-@router.delete("/webhooks/{webhook_id}", auth=WRITE, response={204: None, **NOES}, summary="Delete a webhook")
+@router.delete("/webhooks/{webhook_id}", auth=WRITE, response={204: None, **NAYS}, summary="Delete a webhook")
 def delete_webhook(request: HttpRequest, webhook_id: str) -> Any:
     """Forget it with its posts; what waits is not sent."""
     found = _webhook(request, webhook_id)
@@ -74,7 +74,7 @@ def delete_webhook(request: HttpRequest, webhook_id: str) -> Any:
     return Status(204, None)
 
 
-@router.post("/webhooks/{webhook_id}/test", auth=WRITE, response={202: WebhookOut, **NOES}, summary="Send a test")
+@router.post("/webhooks/{webhook_id}/test", auth=WRITE, response={202: WebhookOut, **NAYS}, summary="Send a test")
 def test_webhook(request: HttpRequest, webhook_id: str) -> Any:
     """Post a test to it."""
     found = _webhook(request, webhook_id)
@@ -82,21 +82,21 @@ def test_webhook(request: HttpRequest, webhook_id: str) -> Any:
     return Status(202, _shown(found))
 
 
-@router.post("/webhooks/{webhook_id}/pause", auth=WRITE, response={200: WebhookOut, **NOES}, summary="Pause a webhook")
+@router.post("/webhooks/{webhook_id}/pause", auth=WRITE, response={200: WebhookOut, **NAYS}, summary="Pause a webhook")
 def pause_webhook(request: HttpRequest, webhook_id: str) -> Any:
     """Tell it nothing for now; what happens meanwhile is not told later."""
     found = _webhook(request, webhook_id)
     return _shown(services.set_active(actor_of(request), found.account, found.id, active=False))
 
 
-@router.post("/webhooks/{webhook_id}/resume", auth=WRITE, response={200: WebhookOut, **NOES}, summary="Resume a webhook")
+@router.post("/webhooks/{webhook_id}/resume", auth=WRITE, response={200: WebhookOut, **NAYS}, summary="Resume a webhook")
 def resume_webhook(request: HttpRequest, webhook_id: str) -> Any:
     """Tell it again."""
     found = _webhook(request, webhook_id)
     return _shown(services.set_active(actor_of(request), found.account, found.id, active=True))
 
 
-@router.post("/webhooks/{webhook_id}/rotate", auth=WRITE, response={200: WebhookSecretOut, **NOES}, summary="Make a new secret")
+@router.post("/webhooks/{webhook_id}/rotate", auth=WRITE, response={200: WebhookSecretOut, **NAYS}, summary="Make a new secret")
 def rotate_webhook(request: HttpRequest, webhook_id: str, payload: RotateIn) -> Any:
     """Make a new secret; both sign for the overlap."""
     found = _webhook(request, webhook_id)

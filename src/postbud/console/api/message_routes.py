@@ -13,7 +13,7 @@ from pydantic import Field
 from postbud.console.accounts.permissions import Permission
 from postbud.console.api.auth import Caller, Key, actor_of, caller_of, now
 from postbud.console.api.forms import message_state
-from postbud.console.api.paging import NOES, Asked, bad_cursor, page
+from postbud.console.api.paging import NAYS, Asked, bad_cursor, page
 from postbud.console.api.problem import nothing
 from postbud.console.api.schemas import CommandOut, DeliveryOut, Page
 from postbud.console.link.models import Command
@@ -71,7 +71,7 @@ class Filter(Asked):
         )
 
 
-@router.get("/deliveries", auth=READ, response={200: Page[DeliveryOut], **NOES}, summary="Search the log")
+@router.get("/deliveries", auth=READ, response={200: Page[DeliveryOut], **NAYS}, summary="Search the log")
 def list_deliveries(request: HttpRequest, asked: Query[Filter]) -> Any:
     """Give deliveries, newest first. A page may be short where texts are looked for: go on while there is a `next_cursor`."""
     search = asked.search(caller_of(request))
@@ -95,7 +95,7 @@ def list_deliveries(request: HttpRequest, asked: Query[Filter]) -> Any:
 @router.get(
     "/messages/{message_id}",
     auth=Key(Permission.VIEW, sending=True),
-    response={200: dict[str, Any], **NOES},
+    response={200: dict[str, Any], **NAYS},
     summary="A message",
     url_name="message",
 )
@@ -126,14 +126,14 @@ for _kind, _summary, _about in (
     router.post(
         f"/messages/{{message_id}}/{_kind.value}",
         auth=ACT,
-        response={202: CommandOut, **NOES},
+        response={202: CommandOut, **NAYS},
         summary=_summary,
         description=_about,
         operation_id=f"{_kind.value}_message",
     )(_act(_kind))
 
 
-@router.post("/deliveries/{delivery_id}/resend", auth=ACT, response={202: CommandOut, **NOES}, summary="Send again")
+@router.post("/deliveries/{delivery_id}/resend", auth=ACT, response={202: CommandOut, **NAYS}, summary="Send again")
 def resend_delivery(request: HttpRequest, delivery_id: str) -> Any:
     """Send a delivery that has ended again, as a new message, while its content is there."""
     found = _message(request, delivery_id)

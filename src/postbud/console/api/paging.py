@@ -13,7 +13,7 @@ from postbud.console.api.schemas import Problem
 M = TypeVar("M", bound=Model)
 T = TypeVar("T")
 MOST = 200
-NOES: dict[int, Any] = dict.fromkeys((400, 401, 403, 404, 422), Problem)
+NAYS: dict[int, Any] = dict.fromkeys((400, 401, 403, 404, 422), Problem)
 
 
 class Asked(Schema):

@@ -58,7 +58,7 @@ class AccountOut(Schema):
     created_at: datetime
 
 
-class AccountIn(In):
+class AccountChange(In):
     """What can be changed of an account; what is left out stays."""
 
     name: Name | None = None

@@ -8,7 +8,7 @@ from ninja import Query, Router, Status
 
 from postbud.console.accounts.permissions import Permission
 from postbud.console.api.auth import Key, actor_of, caller_of
-from postbud.console.api.paging import NOES, Asked, page_by_id
+from postbud.console.api.paging import NAYS, Asked, page_by_id
 from postbud.console.api.problem import nothing
 from postbud.console.api.schemas import (
     CredentialChange,
@@ -28,25 +28,25 @@ router = Router(tags=["servers"])
 READ, WRITE = Key(Permission.VIEW), Key(Permission.SERVERS)
 
 
-@router.get("/servers", auth=READ, response={200: Page[ServerOut], **NOES}, summary="List servers")
+@router.get("/servers", auth=READ, response={200: Page[ServerOut], **NAYS}, summary="List servers")
 def list_servers(request: HttpRequest, asked: Query[Asked]) -> Any:
     """Give the account's servers, newest first."""
     return page_by_id(Server.objects.filter(account=caller_of(request).account.id), asked, lambda row: row)
 
 
-@router.post("/servers", auth=WRITE, response={201: ServerOut, **NOES}, summary="Make a server")
+@router.post("/servers", auth=WRITE, response={201: ServerOut, **NAYS}, summary="Make a server")
 def create_server(request: HttpRequest, payload: ServerIn) -> Any:
     """Make a server; its kind stays as it is."""
     return Status(201, services.create_server(actor_of(request), caller_of(request).account.id, payload.name, payload.kind))
 
 
-@router.get("/servers/{server_id}", auth=READ, response={200: ServerOut, **NOES}, summary="A server")
+@router.get("/servers/{server_id}", auth=READ, response={200: ServerOut, **NAYS}, summary="A server")
 def read_server(request: HttpRequest, server_id: str) -> Any:
     """Give a server."""
     return _server(request, server_id)
 
 
-@router.patch("/servers/{server_id}", auth=WRITE, response={200: ServerOut, **NOES}, summary="Change a server")
+@router.patch("/servers/{server_id}", auth=WRITE, response={200: ServerOut, **NAYS}, summary="Change a server")
 def change_server(request: HttpRequest, server_id: str, payload: ServerChange) -> Any:
     """Change what is named; what is left out stays."""
     found = _server(request, server_id)
@@ -55,14 +55,14 @@ def change_server(request: HttpRequest, server_id: str, payload: ServerChange) -
     return services.update_server(actor_of(request), found.account_id, found.id, **kept)
 
 
-@router.post("/servers/{server_id}/pause", auth=WRITE, response={200: ServerOut, **NOES}, summary="Pause a server")
+@router.post("/servers/{server_id}/pause", auth=WRITE, response={200: ServerOut, **NAYS}, summary="Pause a server")
 def pause_server(request: HttpRequest, server_id: str) -> Any:
     """Have devices hear "try again later" and queued mail wait."""
     found = _server(request, server_id)
     return services.pause_server(actor_of(request), found.account_id, found.id)
 
 
-@router.post("/servers/{server_id}/resume", auth=WRITE, response={200: ServerOut, **NOES}, summary="End a server's pause")
+@router.post("/servers/{server_id}/resume", auth=WRITE, response={200: ServerOut, **NAYS}, summary="End a server's pause")
 def resume_server(request: HttpRequest, server_id: str) -> Any:
     """Take mail again."""
     found = _server(request, server_id)
@@ -70,7 +70,7 @@ def resume_server(request: HttpRequest, server_id: str) -> Any:
 
 
 @router.get(
-    "/servers/{server_id}/credentials", auth=READ, response={200: Page[CredentialOut], **NOES}, summary="List credentials"
+    "/servers/{server_id}/credentials", auth=READ, response={200: Page[CredentialOut], **NAYS}, summary="List credentials"
 )
 def list_credentials(request: HttpRequest, server_id: str, asked: Query[Asked]) -> Any:
     """Give a server's credentials, newest first, those that were revoked too."""
@@ -79,7 +79,7 @@ def list_credentials(request: HttpRequest, server_id: str, asked: Query[Asked]) 
     return page_by_id(rows, asked, _shown)
 
 
-@router.post("/servers/{server_id}/credentials", auth=WRITE, response={201: SecretOut, **NOES}, summary="Make a credential")
+@router.post("/servers/{server_id}/credentials", auth=WRITE, response={201: SecretOut, **NAYS}, summary="Make a credential")
 def create_credential(request: HttpRequest, server_id: str, payload: CredentialIn) -> Any:
     """Make a credential; its secret is in this answer and nowhere else."""
     found = _server(request, server_id)
@@ -87,13 +87,13 @@ def create_credential(request: HttpRequest, server_id: str, payload: CredentialI
     return Status(201, _shown(made) | {"secret": secret or None})
 
 
-@router.get("/credentials/{credential_id}", auth=READ, response={200: CredentialOut, **NOES}, summary="A credential")
+@router.get("/credentials/{credential_id}", auth=READ, response={200: CredentialOut, **NAYS}, summary="A credential")
 def read_credential(request: HttpRequest, credential_id: str) -> Any:
     """Give a credential."""
     return _shown(_credential(request, credential_id))
 
 
-@router.patch("/credentials/{credential_id}", auth=WRITE, response={200: CredentialOut, **NOES}, summary="Change a credential")
+@router.patch("/credentials/{credential_id}", auth=WRITE, response={200: CredentialOut, **NAYS}, summary="Change a credential")
 def change_credential(request: HttpRequest, credential_id: str, payload: CredentialChange) -> Any:
     """Change what is named; what is left out stays."""
     found = _credential(request, credential_id)
@@ -102,7 +102,7 @@ def change_credential(request: HttpRequest, credential_id: str, payload: Credent
     return _shown(services.update_credential(actor_of(request), found.account_id, found.id, **kept))
 
 
-@router.post("/credentials/{credential_id}/rotate", auth=WRITE, response={200: SecretOut, **NOES}, summary="Make a new secret")
+@router.post("/credentials/{credential_id}/rotate", auth=WRITE, response={200: SecretOut, **NAYS}, summary="Make a new secret")
 def rotate_credential(request: HttpRequest, credential_id: str, payload: RotateIn) -> Any:
     """Make a new secret; the former one stays good for the overlap."""
     found = _credential(request, credential_id)
@@ -112,7 +112,7 @@ def rotate_credential(request: HttpRequest, credential_id: str, payload: RotateI
 
 
 @router.post(
-    "/credentials/{credential_id}/revoke", auth=WRITE, response={200: CredentialOut, **NOES}, summary="Revoke a credential"
+    "/credentials/{credential_id}/revoke", auth=WRITE, response={200: CredentialOut, **NAYS}, summary="Revoke a credential"
 )
 def revoke_credential(request: HttpRequest, credential_id: str) -> Any:
     """Refuse it everywhere within a second; this cannot be undone."""

@@ -45,6 +45,7 @@ class Dmarc(msgspec.Struct, frozen=True, omit_defaults=True):
     by_list: str = ""  # the organizational domain by the Public Suffix List
     reports_to: tuple[str, ...] = ()
     testing: bool = False
+    strict: tuple[str, ...] = ()  # of `dkim` and `spf`: which must be of the very same domain
     flaws: tuple[str, ...] = ()
     removed_tags: tuple[str, ...] = ()
     unknown: bool = False
@@ -110,10 +111,15 @@ async def look_at_dmarc(domain: str, ask: Ask) -> Dmarc:
         by_list=by_list if records else "",
         reports_to=record.reports_to if record is not None else (),
         testing=record.testing if record is not None else False,
+        strict=_strict(record) if record is not None else (),
         flaws=tuple(_shown(flaw) for flaw in record.flaws[:_SHOWN]) if record is not None else (),
         removed_tags=record.removed_tags if record is not None else (),
         unknown=record is None and any(isinstance(answer, Unavailable) for answer in answers),
     )
+
+
+def _strict(record: DmarcRecord) -> tuple[str, ...]:
+    return tuple(name for name, strict in (("DKIM", record.strict_dkim), ("SPF", record.strict_spf)) if strict)
 
 
 async def _look_at(wanted: Wanted, ask: Ask) -> Seen:
