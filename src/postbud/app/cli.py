@@ -14,6 +14,7 @@ import msgspec
 
 from postbud.app import administration
 from postbud.app.config import flatten
+from postbud.app.doctor import run_doctor
 from postbud.app.explain import run_explain
 from postbud.app.queue_command import run_queue
 from postbud.app.starting import add_commands, settings_of
@@ -80,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("domain")
     explaining.add_argument("--json", action="store_true", help="one JSON object a worker")
     explaining.set_defaults(run=lambda parsed: run_explain(parsed, settings_of(parsed)))
+
+    doctor = commands.add_parser("doctor", parents=[common], help="look at everything that mail needs, and say how to mend it")
+    doctor.add_argument("--json", action="store_true", help="one JSON object a line")
+    doctor.set_defaults(run=lambda parsed: run_doctor(parsed, settings_of(parsed)))
 
     credential_actions = administration.add_commands(commands, common)
     hashing = credential_actions.add_parser("hash", help="for a directory file: read a secret, print its secret_hash")

@@ -95,6 +95,17 @@ class DnsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     networks: list[str] = []  # where customers' own name servers may be, beside the public internet
 
 
+class DoctorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[doctor]`: whom `postbud doctor` asks."""
+
+    probes: list[str] = msgspec.field(
+        default_factory=lambda: ["gmail-smtp-in.l.google.com:25", "mx-eu.mail.am0.yahoodns.net:25"]
+    )
+    blocklists: list[str] = msgspec.field(
+        default_factory=lambda: ["zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org"]
+    )
+
+
 class SpoolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[spool]`."""
 
@@ -159,6 +170,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relay: RelayTable = msgspec.field(default_factory=RelayTable)
     source: list[SourceTable] = []
     dns: DnsTable = msgspec.field(default_factory=DnsTable)
+    doctor: DoctorTable = msgspec.field(default_factory=DoctorTable)
     spool: SpoolTable = msgspec.field(default_factory=SpoolTable)
     telemetry: TelemetryTable = msgspec.field(default_factory=TelemetryTable)
     console: ConsoleTable = msgspec.field(default_factory=ConsoleTable)
