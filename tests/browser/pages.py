@@ -73,6 +73,7 @@ PAGES = [
     Shown("operator-overview", "operator:overview", "/operator/", OPERATOR),
     Shown("operator-statistics", "operator:statistics", "/operator/statistics/", OPERATOR),
     Shown("operator-queue", "operator:queue", "/operator/queue/", OPERATOR),
+    Shown("operator-health", "operator:health", "/operator/health/", OPERATOR),
     Shown("operator-relays", "operator:relays", "/operator/relays/", OPERATOR),
     Shown("operator-relay", "operator:relay", "/operator/relays/{node}/", OPERATOR),
     Shown("operator-account", "operator:account", "/operator/accounts/{account}/", OPERATOR),

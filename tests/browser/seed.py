@@ -137,7 +137,15 @@ def _told_state() -> str:
         {"address": "0.0.0.0:465", "role": "submission", "tls": "implicit"},
         {"address": "0.0.0.0:25", "role": "inbound", "tls": "starttls"},
     ]
-    note_state(NodeState("relay1.postbud.example", now, "0.9.0", 1204, workers, listeners), None, now + timedelta(hours=2))
+    health = [
+        {"name": "port 25", "state": "ok", "said": "203.0.113.5 reaches gmail-smtp-in.l.google.com"},
+        {"name": "ptr", "state": "fail", "said": "203.0.113.6 has no reverse name", "fix": "have its provider set PTR"},
+        {"name": "clock", "state": "warn", "said": "nothing is seen that keeps the clock right", "fix": "run chronyd"},
+    ]
+    source: dict[str, object] = {"id": "out-1", "address": "203.0.113.5", "helo": "out1.postbud.example", "pool": "fast"}
+    sources = [source]
+    told = NodeState("relay1.postbud.example", now, "0.9.0", 1204, workers, listeners, sources, health, now)
+    note_state(told, None, now + timedelta(hours=2))
     return str(Node.objects.get().id)
 
 

@@ -78,6 +78,20 @@ def test_a_relay_is_shown_as_it_last_told(browser: Client) -> None:
     assert "mx.fine.example" not in browser.get("/operator/queue/", {"q": "DEAD"}).content.decode()
 
 
+def test_what_the_doctor_found_is_shown_with_its_fix_and_sources_too(browser: Client) -> None:
+    health = [
+        {"name": "spf", "state": "ok", "said": "fine"},
+        {"name": "ptr", "state": "fail", "said": "203.0.113.5 has <no> name", "fix": "have its provider set PTR"},
+    ]
+    sources: list[dict[str, object]] = [{"id": "out", "address": "203.0.113.5", "helo": "mx.example", "pool": "fast"}]
+    link.note_state(msgspec.structs.replace(state(), health=health, health_at=NOW, sources=sources), None, timezone.now())
+    text = browser.get("/operator/health/").content.decode()
+    assert text.index("ptr") < text.index("spf")
+    assert "203.0.113.5 has &lt;no&gt; name" in text
+    assert "have its provider set PTR" in text
+    assert "mx.example" in browser.get(f"/operator/relays/{Node.objects.get().id}/").content.decode()
+
+
 def test_a_silent_relay_and_its_problems_are_said(browser: Client) -> None:
     link.note_state(state(postbud_spool_has_space=0.0, postbud_loop_lag_seconds=3.0), None, timezone.now())
     node = Node.objects.get()

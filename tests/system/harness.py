@@ -24,6 +24,7 @@ from tests.system.directory import Settings, accounts_toml, postbud_toml, write_
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 POSTBUD = Path(sys.executable).with_name("postbud")
+os.environ.setdefault("POSTBUD__DOCTOR__EVERY_HOURS", "0")  # by itself a node looks outside of this machine
 
 
 def wait_until(question: Callable[[], T], what: str, seconds: float = 30.0, every: float = 0.05) -> T:

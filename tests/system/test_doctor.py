@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.system.harness import POSTBUD
+from tests.system.harness import POSTBUD, wait_until
+from tests.system.product import serving
 
 ADDRESS, PROBE = "203.0.113.5", "198.51.100.25"
 REVERSE = "5.113.0.203.in-addr.arpa"
@@ -213,3 +214,15 @@ def test_our_own_keys_are_looked_for(world: World) -> None:
         world.zone[(name, "TXT")] = [" ".join(f'"{record[start : start + 200]}"' for start in range(0, len(record), 200))]
     assert [one["state"] for one in world.examine()["dkim"]] == ["ok", "ok"]
     assert [one["state"] for one in world.examine()["database"]] == ["ok"]
+
+
+def test_a_node_tells_its_console_what_the_doctor_found(tmp_path: Path) -> None:
+    with serving(tmp_path / "demo", settings={"doctor.every_hours": 1}) as product:  # a demo: nothing outside is asked
+
+        def told() -> list[dict[str, str]]:
+            rows = product.rows("SELECT state FROM link_node")
+            return json.loads(rows[0]["state"]).get("health", []) if rows else []
+
+        found = {one["name"]: one["state"] for one in wait_until(told, "the node tells its health", 90)}
+        assert (found["database"], found["disk"], found["workers"]) == ("ok", "ok", "ok")
+        assert "port 25" not in found

@@ -96,8 +96,9 @@ class DnsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DoctorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[doctor]`: whom `postbud doctor` asks."""
+    """`[doctor]`: whom `postbud doctor` asks, and how often it looks by itself (0: never)."""
 
+    every_hours: float = 6.0
     probes: list[str] = msgspec.field(
         default_factory=lambda: ["gmail-smtp-in.l.google.com:25", "mx-eu.mail.am0.yahoodns.net:25"]
     )

@@ -193,7 +193,7 @@ def _follow(
     client = LinkClient(address)
     dice = random.Random(secrets.randbits(64))  # noqa: S311 (spreads what nodes ask in time)
     node.follower = follower = Follower(client, settings.data / "replica", time.time, dice.random, say)
-    node.reporter = Reporter(settings, LinkClient(address), lambda: follower.seq)
+    node.reporter = Reporter(settings, LinkClient(address), lambda: follower.seq, words.given())
     environment = {"POSTBUD__RELAY__CONSOLE": address.url}
     if token_file is not None:
         environment["POSTBUD__RELAY__CONSOLE_TOKEN_FILE"] = str(token_file.absolute())

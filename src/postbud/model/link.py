@@ -268,3 +268,6 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True):
     directory_seq: int = 0
     workers: list[WorkerState] = []
     listeners: list[dict[str, object]] = []
+    sources: list[dict[str, object]] = []  # egress sources: id, address, helo, pool
+    health: list[dict[str, str]] = []  # what `postbud doctor` found there: name, state, said, fix
+    health_at: datetime | None = None

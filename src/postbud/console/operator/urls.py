@@ -8,6 +8,7 @@ app_name = "operator"
 urlpatterns = [
     path("operator/", views.overview, name="overview"),
     path("operator/statistics/", views.statistics_page, name="statistics"),
+    path("operator/health/", views.health, name="health"),
     path("operator/relays/", views.relays, name="relays"),
     path("operator/relays/<str:node_id>/", views.relay, name="relay"),
     path("operator/relays/<str:node_id>/revoke/", views.revoke, name="relay_revoke"),

@@ -56,6 +56,19 @@ def statistics_page(request: HttpRequest) -> HttpResponse:
     return render(request, "operator/statistics.html", context)
 
 
+@route(scope="operator")
+def health(request: HttpRequest) -> HttpResponse:
+    """Show what the doctor found on each machine, what fails first."""
+    order = {"fail": 0, "warn": 1, "ok": 2}
+    nodes = [view for view in gauges.nodes(timezone.now()) if view.state is not None and view.status != "revoked"]
+    found = [
+        {"node": view, "findings": sorted(view.state.health, key=lambda one: order.get(one.get("state", ""), 3))}
+        for view in nodes
+        if view.state is not None
+    ]
+    return render(request, "operator/health.html", {"found": found})
+
+
 @route(scope="operator", methods=("GET", "HEAD", "POST"))
 def relays(request: HttpRequest) -> HttpResponse:
     """List the machines with relays; POST lets one join, and shows its token, once."""

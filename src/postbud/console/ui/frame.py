@@ -76,6 +76,7 @@ _OPERATOR: tuple[tuple[Any, tuple[_Line, ...]], ...] = (
             (_("Statistics"), "chart-line", ("operator:statistics",), ""),
             (_("Queue"), "hourglass", ("operator:queue",), "q"),
             (_("Relays"), "network", ("operator:relays",), "r"),
+            (_("Health"), "device-desktop", ("operator:health",), ""),
             (_("Accounts"), "building", ("accounts:operator",), ""),
             (_("Domains"), "world", ("operator:domains",), ""),
             (_("Identities"), "shield-check", ("operator:identities",), ""),
