@@ -86,5 +86,5 @@ PAGES = [
 NO_PAGE = {
     "domains:zone", "mail:statistics_export",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
-    "accounts:invitation", "accounts:evidence", "api:nothing", "operator:evidence",
+    "accounts:invitation", "accounts:evidence", "accounts:everything", "api:nothing", "operator:evidence",
 }  # fmt: skip

@@ -90,7 +90,7 @@ def add_evidence(who: audit.Actor, account: str, name: str, octets: bytes) -> No
         identity = SenderIdentity.objects.select_for_update().filter(account=account).first()
         if identity is None:
             raise Refused("evidence", _("Say first who you are."))
-        _keep(_path(account), seal_value(f"evidence/{account}", octets))
+        _keep(evidence_path(account), seal_value(f"evidence/{account}", octets))
         identity.evidence_name = "".join(letter for letter in Path(name).name if letter.isprintable())[:200] or "evidence"
         identity.status, identity.submitted_at = IdentityStatus.SUBMITTED, timezone.now()
         identity.save()
@@ -103,7 +103,7 @@ def evidence_of(account: str) -> tuple[str, str, bytes] | None:
     if identity is None or not identity.evidence_name:
         return None
     try:
-        octets = unseal_value(f"evidence/{account}", _path(account).read_bytes())
+        octets = unseal_value(f"evidence/{account}", evidence_path(account).read_bytes())
     except FileNotFoundError:
         return None
     kind = next((kind for begin, kind in _EVIDENCE.items() if octets.startswith(begin)), "application/octet-stream")
@@ -180,7 +180,8 @@ def _shown(identity: SenderIdentity) -> dict[str, Any]:
     return {name: getattr(identity, name) for name in _FIELDS}
 
 
-def _path(account: str) -> Path:
+def evidence_path(account: str) -> Path:
+    """Tell where an account's sealed evidence is."""
     return current().folder / "evidence" / account
 
 

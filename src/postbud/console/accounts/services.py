@@ -131,7 +131,7 @@ def unblock_account(who: audit.Actor, account: str) -> Account:
 
 
 def close_account(who: audit.Actor, account: str) -> Account:
-    """End an account: its queued mail is cancelled, nothing is taken any more. Its log stays as long as the plan says.
+    """End an account: its queued mail is cancelled, nothing is taken any more. It is erased thirty days later (`leaving`).
 
     Raises:
         Refused: There is none, or it is the system's own.
@@ -139,6 +139,9 @@ def close_account(who: audit.Actor, account: str) -> Account:
     before = (AccountStatus.ACTIVE, AccountStatus.PAUSED, AccountStatus.BLOCKED)
     with write():
         closed = _set_status(who, account, "account.close", AccountStatus.CLOSED, before)
+        if closed.closed_at is None:
+            closed.closed_at = timezone.now()
+            closed.save(update_fields=["closed_at"])
         issue_command(CommandKind.CANCEL, Selector(account=account), account, timezone.now())
     return closed
 

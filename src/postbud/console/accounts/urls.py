@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from postbud.console.accounts import identity_views, operation, views
+from postbud.console.accounts import identity_views, leaving_views, operation, views
 
 app_name = "accounts"
 _ACCOUNT = "a/<str:account_id>/"
@@ -18,6 +18,8 @@ urlpatterns = [
     path(f"{_ACCOUNT}settings/", views.settings, name="settings"),
     path(f"{_ACCOUNT}identity/", identity_views.sender_identity, name="identity"),
     path(f"{_ACCOUNT}identity/evidence/", identity_views.evidence, name="evidence"),
+    path(f"{_ACCOUNT}everything/", leaving_views.everything, name="everything"),
+    path(f"{_ACCOUNT}close/", leaving_views.close, name="close"),
     path(f"{_ACCOUNT}audit/", views.audit_log, name="audit"),
     path("operator/accounts/", operation.accounts, name="operator"),
 ]

@@ -220,7 +220,8 @@ def settings(request: HttpRequest, account_id: str) -> HttpResponse:
     if not may_manage:
         for field in form.fields.values():
             field.disabled = True
-    return render(request, "accounts/settings.html", {"form": form, "may_manage": may_manage})
+    values = {"form": form, "may_manage": may_manage, "may_leave": may(request, Permission.OWN)}
+    return render(request, "accounts/settings.html", values)
 
 
 @route(Permission.AUDIT)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from postbud.console.accounts import membership, notices
+from postbud.console.accounts import leaving, membership, notices
 from postbud.console.accounts.sessions import forget_sessions
 from postbud.console.domains import checking
 from postbud.console.hooks import services as hooks
@@ -45,6 +45,7 @@ def loops() -> tuple[Loop, ...]:
         Loop("clear-link", 60.0, in_batches(link.clear)),
         Loop("prune-log", 60.0, in_batches(retention.prune_log)),
         Loop("prune-content", 60.0, in_batches(retention.prune_content)),
+        Loop("erase-accounts", 300.0, in_batches(leaving.erase_closed)),
         Loop("clear-content", 3600.0, at_times(retention.clear_leftovers)),
     )
 
