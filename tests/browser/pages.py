@@ -87,4 +87,5 @@ NO_PAGE = {
     "domains:zone", "mail:statistics_export",
     "mail:newer", "mail:export_csv", "mail:export_ndjson", "mail:content_html", "mail:content_raw", "servers:trial_state",
     "accounts:invitation", "accounts:evidence", "accounts:everything", "api:nothing", "operator:evidence",
+    "api:api-root", "api:openapi-json", "mail:weekly_end",
 }  # fmt: skip

@@ -118,7 +118,7 @@ def restarts(relay: Relay) -> int:
 def test_a_relay_that_starts_on_a_full_disk_keeps_what_it_has_and_takes_mail_when_there_is_room(
     pair: Make, small_disk: Callable[[Path, str], Path], tmp_path: Path, end: str
 ) -> None:
-    data = small_disk(tmp_path / "data", "size=24m")
+    data = small_disk(tmp_path / "data", "size=40m")  # its own files and a long WAL, and twice the reserve beside them
     relay, sink = pair(Settings(extra=RESERVES, relay=QUICK))
     sink.close()  # so that all waits
     before = load(relay, tmp_path).start()

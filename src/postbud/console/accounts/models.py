@@ -120,12 +120,13 @@ class Role(models.TextChoices):
 
 
 class Membership(models.Model):
-    """A person's part in an account."""
+    """A person's part in an account. `weekly_at`: when the next weekly summary is due; empty: not asked for."""
 
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="memberships")
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(_("role"), max_length=10, choices=Role.choices)
     created_at = models.DateTimeField(default=timezone.now)
+    weekly_at = models.DateTimeField(null=True, blank=True, db_index=True)
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["account", "person"], name="accounts_membership_once"),)

@@ -19,7 +19,7 @@ from postbud.console.api import account_routes, domain_routes, figure_routes, ho
 from postbud.console.api.problem import ApiProblem, FieldError, problem
 from postbud.console.refused import Refused
 
-_ABOUT = """Everything that the console's pages do, for programs. Keys are made under *Settings, API keys*; send one as
+_ABOUT = """Everything that the console's pages do, for programs. Keys are made under *API keys*; send one as
 `Authorization: Bearer pbm_…`. Lists come in pages: hand `next_cursor` back as `cursor`. What is wrong is said as a problem
 (RFC 9457) with a `code` for programs."""
 _MOST_ERRORS = 20

@@ -12,7 +12,7 @@ from postbud.console.domains import checking
 from postbud.console.hooks import services as hooks
 from postbud.console.hooks.sender import Sender
 from postbud.console.link import services as link
-from postbud.console.mail import retention
+from postbud.console.mail import retention, weekly
 from postbud.net.dns import Resolver, ResolverSettings
 from postbud.net.guarded import GuardedClient
 from postbud.telemetry.logs import Log
@@ -45,6 +45,7 @@ def loops() -> tuple[Loop, ...]:
         Loop("clear-link", 60.0, in_batches(link.clear)),
         Loop("prune-log", 60.0, in_batches(retention.prune_log)),
         Loop("prune-content", 60.0, in_batches(retention.prune_content)),
+        Loop("send-weekly", 60.0, in_batches(weekly.send_due)),
         Loop("erase-accounts", 300.0, in_batches(leaving.erase_closed)),
         Loop("clear-content", 3600.0, at_times(retention.clear_leftovers)),
     )

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from postbud.console.accounts.permissions import Permission, route
-from postbud.console.mail import statistics
+from postbud.console.mail import statistics, weekly
 from postbud.console.mail.export import harmless
 from postbud.console.mail.forms import CLASSES
 from postbud.console.mail.statistics import DIMENSIONS, Counts, Grain, Span
@@ -102,6 +102,7 @@ def statistics_page(request: HttpRequest, account_id: str) -> HttpResponse:
     """Show an account's figures over a time."""
     log = reverse("mail:messages", args=[account_id])
     context = figures_context(request, account_id, asked_of(request), _names(account_id), log)
+    context["weekly"] = weekly.wants(account_id, str(request.user.pk))
     context["export"] = f"{reverse('mail:statistics_export', args=[account_id])}?{request.GET.urlencode()}"
     return render(request, "mail/statistics.html", context)
 

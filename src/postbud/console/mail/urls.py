@@ -2,12 +2,14 @@
 
 from django.urls import path
 
-from postbud.console.mail import figures_views, views
+from postbud.console.mail import figures_views, views, weekly_views
 
 app_name = "mail"
 urlpatterns = [
     path("a/<str:account_id>/statistics/", figures_views.statistics_page, name="statistics"),
     path("a/<str:account_id>/statistics/export/", figures_views.export, name="statistics_export"),
+    path("a/<str:account_id>/statistics/weekly/", weekly_views.weekly_ask, name="weekly"),
+    path("weekly/<str:token>/", weekly_views.weekly_end, name="weekly_end"),
     path("a/<str:account_id>/messages/", views.messages, name="messages"),
     path("a/<str:account_id>/messages/newer/", views.newer, name="newer"),
     path("a/<str:account_id>/messages/export/csv/", views.export, {"kind": "csv"}, name="export_csv"),
