@@ -428,3 +428,26 @@ def test_it_takes_microseconds(tmp_path: Path) -> None:
     measure("reserve, to wait", lambda: one.reserve("slow", 0.001))
     one.close()
     other.close()
+
+
+def test_who_reads_while_another_gives_back_never_sees_less_than_is_held(tmp_path: Path) -> None:
+    """A slot is written by one store: `struct.pack_into` would show a zero before the value."""
+    here = slots.Slots(tmp_path / "limits", 0)
+    command = (
+        "import sys; from pathlib import Path; from postbud.egress.slots import Slots\n"
+        "slots = Slots(Path(sys.argv[1]), 1); slots.set_held(5, 2); print(flush=True)\n"
+        "while True: slots.set_held(5, 3); slots.set_held(5, 2)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", command, str(tmp_path / "limits")], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        seen: set[int] = set()
+        ends_at = time.monotonic() + 1.0
+        while time.monotonic() < ends_at:
+            seen.update(here.counts(5)[1] for _ in range(1000))
+    finally:
+        child.kill()
+        child.communicate()
+        here.close()
+    assert seen == {2, 3}

@@ -40,12 +40,11 @@ _HELD = _ARRIVALS + 8 * _ALL_ROWS
 _WANTS = _HELD + 2 * WORKERS * _ALL_ROWS
 _OCTETS = _WANTS + WORKERS * _ALL_ROWS
 
-# Native: a slot is then read and written by one load or store, also where no lock is held.
+# Native: a slot is then read by one load, also where no lock is held. It is written through a memory view, by one store: what
+# `struct.pack_into` writes is zero first, and who reads meanwhile counts too little.
 _FLOCK = struct.Struct("@hhqqi4x")
 _KEY = struct.Struct("@Q")
 _KEYS_OF_WINDOW = struct.Struct(f"@{_WINDOW}Q")
-_ARRIVAL = struct.Struct("@d")
-_COUNT = struct.Struct("@H")
 _COUNTS = struct.Struct(f"@{WORKERS}H")
 _NOTHING_HELD = bytes(2 * WORKERS)
 _NOTHING_WANTED = bytes(WORKERS)
@@ -73,6 +72,8 @@ class Slots:
         """
         self._worker = worker
         self._file, self._map = _open(path)
+        self._held = memoryview(self._map)[_HELD:_WANTS].cast("H")
+        self._arrivals = memoryview(self._map)[_ARRIVALS:_HELD].cast("d")
         try:
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _LIFE[worker])
         except OSError:
@@ -85,6 +86,8 @@ class Slots:
 
     def close(self) -> None:
         """Be dead to the others."""
+        self._held.release()
+        self._arrivals.release()
         self._map.close()  # it has a descriptor of the same open file, which would keep the locks
         os.close(self._file)
 
@@ -144,11 +147,11 @@ class Slots:
 
     def arrival(self, row: int) -> float:
         """Give the theoretical arrival time of a row's rate, as it stands there."""
-        return float(_ARRIVAL.unpack_from(self._map, _ARRIVALS + 8 * row)[0])
+        return self._arrivals[row]
 
     def set_arrival(self, row: int, at: float) -> None:
         """Set it. Needs the lock."""
-        _ARRIVAL.pack_into(self._map, _ARRIVALS + 8 * row, at)
+        self._arrivals[row] = at
 
     # -- slots ----------------------------------------------------------------------------------------------------------------
 
@@ -168,7 +171,7 @@ class Slots:
 
     def set_held(self, row: int, held: int) -> None:
         """Set what this worker holds: more needs the lock, less does not."""
-        _COUNT.pack_into(self._map, _HELD + 2 * (WORKERS * row + self._worker), held)
+        self._held[WORKERS * row + self._worker] = held
 
     def set_wants(self, row: int, wants: bool) -> None:  # noqa: FBT001 (a setter)
         """Set whether this worker wants one."""
@@ -182,7 +185,7 @@ class Slots:
         return sum(self.counts(row))
 
     def _clear(self, row: int, worker: int) -> None:
-        _COUNT.pack_into(self._map, _HELD + 2 * (WORKERS * row + worker), 0)
+        self._held[WORKERS * row + worker] = 0
         self._map[_WANTS + WORKERS * row + worker] = 0
 
 
